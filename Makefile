@@ -61,7 +61,7 @@ lock: $(READY)  ## Renew the locks from pyproject.toml (needs uv on the PATH)
 	$(COMPILE) pyproject.toml --extra dev --extra demo --output-file requirements.lock
 	$(COMPILE) --group helm --no-deps --output-file requirements-helm.lock
 	$(COMPILE) --group mlflow --no-deps --output-file requirements-mlflow.lock
-	$(COMPILE) pyproject.toml --extra kubernetes --extra lightgbm --extra otel --extra redis --extra search \
+	$(COMPILE) pyproject.toml --extra export --extra kubernetes --extra lightgbm --extra otel --extra redis --extra search \
 		--constraints requirements.lock --output-file requirements-image.lock
 
 # Of the image and the kind cluster. BASE_IMAGE and BUILD_OPTIONS are for `docker build`, NODE_IMAGE for kind.

@@ -363,6 +363,7 @@ class _Sized(NamedTuple):
     """As much of a model as eviction knows."""
 
     memory_bytes: int
+    uncompiled: str | None = None
 
 
 def eviction(models: int, requests: int = 100_000) -> dict[str, float]:

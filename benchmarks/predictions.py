@@ -1,16 +1,17 @@
-"""The prediction log: rows per second into PostgreSQL, and the time of reads among 30 days.
+"""The prediction log: rows per second into PostgreSQL, the time of each stage, and that of reads among 30 days.
 
     .venv/bin/python benchmarks/predictions.py [--rows 200000] [--repetitions 3] [--json FILE]
 
-Starts an embedded PostgreSQL server. One or two processes, like the replicas of a cell, append answered requests (20
-numbers, 100 tenants) to a ``PredictionLog`` and wait until they are written: bounded queue, digest of each row, COPY,
-insert under row-level security as the serving role, three indexes, commit to disk. A rate is that of the slowest
-process times their number; each figure is the median of the repetitions.
+Starts an embedded PostgreSQL server. One or two processes, like the replicas of a cell, record answered requests (20
+numbers, 100 tenants) in a ``PredictionLog`` and wait until they are written: digest of each row, spool, COPY, insert
+under row-level security as the serving role, three indexes, commit to disk. A rate is that of the slowest process times
+their number; each figure is the median of the repetitions.
 
 ``cpu`` is processor time per row, which other load on the machine affects less than the rate: that of the writing
-process, which holds the interpreter lock for most of it, and that of PostgreSQL.
+process, which holds the interpreter lock for most of it, and that of PostgreSQL. The stages are processor time per row
+of requests of one row, the least of many repetitions: what the event loop does, and what the thread does until COPY.
 
-``predictions_serving.py`` measures the effect of the log on the serving rate.
+``log.py`` measures the effect of the log on the serving rate, and what a killed replica loses.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import multiprocessing
 import os
 import secrets
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,6 +43,7 @@ from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.inference.edge.http import new_request_id
 from ml_core.inference.prediction_log import PredictionLog
+from ml_core.inference.prediction_spool import Spool
 from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.registry.predictions.rendering import RequestRenderer
@@ -78,13 +82,11 @@ def requests(total: int, rows: int, policy: PredictionPolicy) -> list[AnsweredRe
             request_id=new_request_id(),
             at=time.time(),
             latency_ms=1.5,
-            numbers=generator.normal(size=(rows, WIDTH)).tobytes(),
-            texts=(),
             signature=SIGNATURE,
+            columns={f"x{i}": generator.normal(size=rows) for i in range(WIDTH)},
             predictions=answers,
             probabilities=None,
             policy=policy,
-            size=400 * rows,
         )
         for number in range(total // rows)
     ]
@@ -93,20 +95,46 @@ def requests(total: int, rows: int, policy: PredictionPolicy) -> list[AnsweredRe
 def write(urls: tuple[str, str], total: int, rows: int, policy: PredictionPolicy, parent: Connection) -> None:
     """The part of one replica, in a separate process: reports ready, waits for the start, reports the end."""
     settings = Settings(database=DatabaseSettings(url=urls[0], ingest_url=urls[1]))
-    given = requests(total, rows, policy)
-    with DatabaseConnection(settings=settings) as db:
-        log = PredictionLog(PredictionIngest(db), PredictionLogSettings(queue_rows=2 * total, queue_mb=100_000))
-        first, _ = RequestRenderer().render(given[:1])
-        PredictionIngest(db).write(list(first), [], secrets.token_hex(8))  # connects, makes the partitions
+    given, renderer = requests(total, rows, policy), RequestRenderer()
+    with DatabaseConnection(settings=settings) as db, tempfile.TemporaryDirectory() as folder:
+        log = PredictionLog(PredictionIngest(db), PredictionLogSettings(queue_mb=100_000), folder=Path(folder))
+        segment = Spool(None).segment()
+        segment.append(renderer.render(given[0]))
+        PredictionIngest(db).write(segment.read().requests, [], secrets.token_hex(8))  # connects, makes the partitions
         parent.send("ready")
         parent.recv()
         started, cpu = time.perf_counter(), time.process_time()
         log.start()
         for request in given[1:]:
-            log.append(request)
+            log.append(renderer.render(request))
         log.close(WITHIN_S)
         parent.send((time.perf_counter() - started, time.process_time() - cpu, log.describe()))
         parent.recv()
+
+
+def stages(policy: PredictionPolicy) -> dict[str, float]:
+    """Microseconds of processor time of each stage, for a row of a request of its own."""
+    given, renderer, segment = requests(500, 1, policy), RequestRenderer(), Spool(None).segment()
+    rendered = [renderer.render(request) for request in given]
+
+    def least_us(run: Callable[[], object], repetitions: int = 40) -> float:
+        times = []
+        for _ in range(repetitions):
+            started = time.thread_time()
+            run()
+            times.append(time.thread_time() - started)
+        return round(min(times) / len(given) * 1e6, 2)
+
+    def append() -> None:
+        segment.begin()
+        for request in rendered:
+            segment.append(request)
+
+    return {
+        "render": least_us(lambda: [renderer.render(request) for request in given]),
+        "append": least_us(append),
+        "read": least_us(segment.read),
+    }
 
 
 def ingest(db: DatabaseConnection, total: int, writers: int, rows: int, policy: PredictionPolicy) -> dict[str, float]:
@@ -209,6 +237,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/predictions.json"))
     options = parser.parse_args()
     result: dict[str, Any] = {"processors": os.cpu_count(), "rows": options.rows, "ingest": [], "reads": {}}
+    result["stages_us"] = {str(policy): stages(policy) for policy in (PredictionPolicy.DIGEST, PredictionPolicy.INPUTS)}
+    print("µs a row:", result["stages_us"])
     with temporary_registry() as db:
         for number in range(TENANTS):
             TenantRepository(db).create(tenant(number))

@@ -32,6 +32,8 @@ from types import FrameType
 import psutil
 
 from ml_core.api.bounds import DEADLINES
+from ml_core.ids import TenantId
+from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.settings import ServingSettings, Settings
 
 # Concurrent client connections. An idle one costs HAProxy 1 kB, one with a partial head 17 kB.
@@ -50,6 +52,9 @@ _GLOBAL = """\
     maxconn {max_connections}
     # HAProxy requires two open files per client, but only clients that wait for a replica use the second.
     no strict-limits
+    # Bytes of a call that a client sends before it waits for the ingress: 10 MB/s at a round trip of 100 ms. By default
+    # it is 0.6 MB/s, at which the largest body takes longer than it may.
+    tune.h2.fe.initial-window-size 1048576
 """
 
 # Appended after Ray's directives: the last of several equal directives applies.
@@ -82,12 +87,31 @@ _FRONTEND = """\
     http-request wait-for-body time 5s
 """
 
+# gRPC is HTTP/2 up to here and HTTP/1.1 to the replicas. The tenant in the metadata becomes the prefix of the path, as
+# in a URL, so that the longest prefix decides which cell answers.
+_CALLS = """\
+    acl is_call path_beg /{service}/
+    acl is_stream path /{service}/ModelStreamInfer
+    acl has_tenant var(txn.tenant) -m reg ^{tenant}$
+    http-request set-var(txn.tenant) req.fhdr(mlcore-tenant) if is_call
+    http-request set-var(txn.is_refused) bool(true) if is_stream
+    http-request set-var(txn.is_refused) bool(true) if is_call !has_tenant
+    http-request return {no_stream} if is_stream
+    http-request return {no_tenant} if is_call !has_tenant
+    # Of an answer without a body, the rule above can't set it.
+    http-after-response set-header content-type application/grpc if {{ var(txn.is_refused) -m bool }}
+    http-request set-path /t/%[var(txn.tenant)]%[path] if is_call
+"""
+_REFUSED_CALL = 'status 200 hdr x-request-id %[unique-id] hdr grpc-status {code} hdr grpc-message "{message}"'
+
 _BACKEND = """\
     timeout server {default_ms}ms
     acl has_deadline req.hdr(x-request-timeout-ms) -m int 1:{max_timeout_ms}
     acl has_long_deadline req.hdr(x-request-timeout-ms) -m int gt {max_timeout_ms}
     http-request set-timeout server req.hdr(x-request-timeout-ms),add({grace_ms}) if has_deadline
     http-request set-timeout server {longest_ms} if has_long_deadline
+    # The replica reads it.
+    http-request set-timeout server {longest_ms} if {{ req.hdr(grpc-timeout) -m found }}
 """
 
 # Changes are not repeated. Clients repeat them with an Idempotency-Key.
@@ -131,12 +155,18 @@ def complete(text: str, socket_path: Path, limits: ServingSettings, max_connecti
         ValueError: A line that Ray 2.60 writes is missing; names it.
     """
     defaults = _DEFAULTS.format(errors="".join(_error(status, "http-error") for status in _ERRORS))
+    calls = _CALLS.format(
+        service=SERVICE,
+        tenant=TenantId.pattern.pattern,
+        no_tenant=_REFUSED_CALL.format(code=3, message="Send the name of the tenant as the metadata mlcore-tenant."),
+        no_stream=_REFUSED_CALL.format(code=12, message="There are no streams. Call ModelInfer."),
+    )
     changes: dict[str, Callable[[re.Match[str]], str]] = {
         r"^ *maxconn \d+\n": lambda _: _GLOBAL.format(max_connections=max_connections),
         r"^( *stats socket) \S+ mode 666": lambda found: f"{found[1]} {socket_path} mode 600",
         r"^ *errorfile .*\n": lambda _: "",
         r"^(frontend prometheus\n *bind ):": lambda found: f"{defaults}{found[1]}127.0.0.1:",
-        r"^frontend http_frontend\n *bind .*\n": lambda found: found[0] + _FRONTEND,
+        r"^frontend http_frontend\n *bind .*\n": lambda found: found[0] + calls + _FRONTEND,
         # Without routes HAProxy answers 503, because Ray's 404 would be wrong for paths that exist.
         r"^ *http-request return status 404 .*\n": lambda _: _error(503, "http-request return"),
         r"^(listen stats\n *bind )\*:": lambda found: f"{found[1]}127.0.0.1:",

@@ -17,11 +17,12 @@ from collections import deque
 from typing import Any
 
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError
+from ml_core.inference.edge.grpc_headers import GRPC_PATH
 from ml_core.inference.edge.http import error_response, is_sane_request_id, new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -50,13 +51,14 @@ def middlewares() -> list[Middleware]:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 of uvicorn 0.54, with four differences.
+    """HTTP/1.1 of uvicorn 0.54, with five differences.
 
     * Trailers of a chunked body are dropped. uvicorn appends them to the headers, so a key in a trailer would authorize
       a request after a proxy checked its headers (RFC 9110, 6.5.1).
     * The size of the headers is limited. uvicorn has no limit.
     * Errors of the HTTP parser have the platform's format.
     * Upgrades to WebSocket are ignored; the request is answered as HTTP.
+    * An answer to a gRPC call may have trailers, as the extension ``http.response.trailers`` of ASGI.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,6 +86,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Called by uvicorn for bytes that are not an HTTP request. Answers 400 and closes the connection."""
         self._refuse(InvalidRequestError(msg, remedy="Send an HTTP/1.1 request (RFC 9112)."))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        is_call = GRPC_PATH.fullmatch(cycle.scope["path"])
+        served: Any = SentTrailers(app, cycle) if is_call else app
+        super()._start_asgi_task(cycle, served)
+
     def _refuse(self, error: MLFrameworkError) -> None:
         request_id = new_request_id()
         # uvicorn sets the URL when it begins to parse a request.
@@ -98,6 +105,33 @@ class HttpProtocol(HttpToolsProtocol):
         ]
         self.transport.write(b"".join([*head, response.body]))
         self.transport.close()
+
+
+class SentTrailers:
+    """ASGI middleware that sends trailers over the connection of uvicorn, which knows none."""
+
+    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
+        self._app = app
+        self._cycle = cycle
+        self._has_trailers = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def send_all(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._has_trailers = message.get("trailers", False)
+            elif message["type"] == "http.response.body" and self._has_trailers:
+                message = {**message, "more_body": True}
+            elif message["type"] == "http.response.trailers":
+                lines = [b"%b: %b\r\n" % header for header in message["headers"]]
+                end = b"".join([b"0\r\n", *lines, b"\r\n"])
+                # uvicorn must not put the end of the chunks into a chunk.
+                self._cycle.chunked_encoding, self._cycle.expected_content_length = False, len(end)
+                message = {"type": "http.response.body", "body": end}
+            await send(message)
+
+        await self._app(scope, receive, send_all)
 
 
 class PreparedHeaders:

@@ -448,7 +448,10 @@ class JobStateError(MLFrameworkError):
 
 
 class QuotaExceededError(MLFrameworkError):
-    """A quota of the tenant (``quota``) does not permit the job: ``limit``, of which ``left`` is left."""
+    """A quota of the tenant (``quota``) does not permit the job or request: ``limit``, of which ``left`` is left.
+
+    A prediction that is asked for again after ``retry_after_s`` seconds is within its quota.
+    """
 
     code = "quota_exceeded"
     fields: ClassVar[tuple[str, ...]] = ("quota", "limit", "left", "retry_after_s")

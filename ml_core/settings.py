@@ -174,6 +174,16 @@ class ServingSettings:
     poll_interval_s: float = _setting(
         "MLCORE_POLL_INTERVAL_S", 1.0, "Seconds between reads of the assignment when no notification arrives."
     )
+    requests_per_s: float | None = _setting(
+        "MLCORE_TENANT_REQUESTS_PER_S",
+        None,
+        "Requests to predict per second of a tenant without a rate of its own; more is 429; unset: no bound.",
+    )
+    rows_per_s: float | None = _setting(
+        "MLCORE_TENANT_ROWS_PER_S",
+        None,
+        "Rows per second of a tenant without a rate of its own; more is 429; unset: no bound.",
+    )
     # On a cluster an upgrade would replace replicas that answer by replicas that can't reach the registry.
     require_assignment: bool = _setting(
         "MLCORE_REQUIRE_ASSIGNMENT",
@@ -248,6 +258,11 @@ class PlatformSettings:
     def artifact_cache(self) -> Path:
         """The folder of this machine's copies of artifacts from an object store."""
         return self.home / "cache" / "artifacts"
+
+    @property
+    def prediction_spool(self) -> Path:
+        """The folder of predictions that are not in the registry yet."""
+        return self.home / "prediction-spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,19 +343,16 @@ class PredictionLogSettings:
     retention_days: int = _setting(
         "MLCORE_PREDICTION_LOG_RETENTION_DAYS", 30, "Whole days that predictions, labels and counts of losses are kept."
     )
+    # Batches of half of that time cost PostgreSQL a fifth more for each row.
     flush_s: float = _setting(
-        "MLCORE_PREDICTION_LOG_FLUSH_S",
-        0.5,
-        "Seconds that a replica collects predictions before it writes them; a killed replica loses those of this time.",
+        "MLCORE_PREDICTION_LOG_FLUSH_S", 1.0, "Seconds that a replica collects predictions before it writes them."
     )
-    # 20 s at 5,000 rows per second: enough for a failover of PostgreSQL.
-    queue_rows: int = _setting(
-        "MLCORE_PREDICTION_LOG_QUEUE_ROWS",
-        100_000,
-        "Predicted rows that a replica holds while the registry is unavailable; more are counted as lost.",
-    )
+    # 400,000 rows without inputs, 80 s at 5,000 a second: enough for a failover of PostgreSQL.
     queue_mb: int = _setting(
-        "MLCORE_PREDICTION_LOG_QUEUE_MB", 128, "Megabytes that these rows may take; more are counted as lost."
+        "MLCORE_PREDICTION_LOG_QUEUE_MB",
+        128,
+        "Megabytes in MLCORE_HOME of the predictions that a replica holds while the registry is unavailable; more are "
+        "counted as lost.",
     )
 
 

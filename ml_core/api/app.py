@@ -38,7 +38,7 @@ NOUNS = {
     "audit": f"{_TENANT}/audit.*",
     "keys": f"({_TENANT}|/v1/platform)/keys.*",
     "placements": f"(/v1/placements|{_TENANT}/placement|/v1/platform/shared-cell)",
-    "tenants": f"/v1/tenants|{_TENANT}",
+    "tenants": f"/v1/tenants|{_TENANT}(/quota)?",
     "platform": "/(healthz|v1/platform(?!/keys|/shared-cell).*)",
 }
 """Module of ``routes`` → the paths of its operations; where several match, the first.

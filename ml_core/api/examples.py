@@ -72,5 +72,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "runs.end": {"status": "finished"},
     "predictions.label": {"model_id": "tickets", "row": 0, "label": "billing"},
     "predictions.set_policy": {"policy": "inputs"},
+    "tenants.set_quota": {"requests_per_s": 100, "rows_per_s": 5000},
 }
 """Operation → a body, where it is JSON."""

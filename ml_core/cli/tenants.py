@@ -1,4 +1,4 @@
-"""``mlcore tenants``: create, list, set what their versions keep, delete."""
+"""``mlcore tenants``: create, list, set what their versions keep and what they may ask, delete."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ml_core.api.schemas.tenants import PredictionQuota
 from ml_core.cli.console import confirm, print_page, print_rows, printed_as_json, say
 from ml_core.cli.options import CursorOption, LimitOption, YesOption
 from ml_core.cli.target import platform
@@ -71,6 +72,34 @@ def self_test_rows(
     say(f"{tenant}: {meanings[found.self_test_rows]}")
     if keep is SelfTestRows.SYNTHETIC:
         say("Existing versions keep theirs; mlcore versions delete removes them.", style="dim")
+
+
+@app.command("quota")
+def quota(
+    tenant: Annotated[str, typer.Argument(help="The tenant.")],
+    requests_per_s: Annotated[float | None, typer.Option(help="Requests per second; more is 429.")] = None,
+    rows_per_s: Annotated[float | None, typer.Option(help="Rows per second; more is 429.")] = None,
+    burst_s: Annotated[float | None, typer.Option(help="Seconds of both rates that may be used at once.")] = None,
+    weight: Annotated[
+        float | None, typer.Option(help="Share of processor time compared with tenants that wait for it as well.")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Set what no option names to the platform's default.")] = False,
+) -> None:
+    """Show or set what a tenant may ask of all replicas together. What no option names stays as it is."""
+    options = {"requests_per_s": requests_per_s, "rows_per_s": rows_per_s, "burst_s": burst_s, "weight": weight}
+    given = {name: value for name, value in options.items() if value is not None}
+    with platform(tenant) as client:
+        found = client.tenants.quota(tenant)
+        if given or reset:
+            kept = PredictionQuota() if reset else found
+            found = client.tenants.set_quota(tenant, PredictionQuota(**{**kept.model_dump(), **given}))
+    if printed_as_json(found):
+        return
+    rates = [
+        f"the platform's default of {name}" if rate is None else f"{rate:,g} {name}"
+        for name, rate in (("requests/s", found.requests_per_s), ("rows/s", found.rows_per_s))
+    ]
+    say(f"{tenant}: {' and '.join(rates)}, bursts of {found.burst_s:g} s, weight {found.weight:g}.")
 
 
 @app.command("delete")

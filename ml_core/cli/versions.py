@@ -292,6 +292,10 @@ def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
         largest = pairs({each["column"]: each["worse_by"] for each in important["largest"]})
         yield "importances", f"{largest} ({important['metric']} worse by, when permuted)"
     yield "columns", [column["name"] for column in version.signature["inputs"]]
+    yield "inference", f"{version.compilation.answers}: {version.compilation.reason}"
+    if (proof := version.compilation.proof) is not None:
+        compared = f"{proof.rows:,} rows, at {proof.thresholds:,} thresholds, with onnxruntime {proof.runtime}"
+        yield "proof", f"{proof.flips} flips, difference {show(proof.max_difference)}: {compared}"
     yield "needs", [_module(each) for each in version.modules]
     yield "tags", pairs(version.tags)
     yield from (("note", note) for note in training.get("notes", ()))

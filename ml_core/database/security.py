@@ -42,6 +42,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
         "UPDATE (is_dedicated, has_moved, min_replicas, max_replicas, target_ongoing, requested_at, updated_at,"
         " updated_by)",
     ),
+    "prediction_quotas": ("SELECT", "INSERT", "UPDATE (weight, requests_per_s, rows_per_s, burst_s)"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
     "versions": ("SELECT", "INSERT", "UPDATE (metadata, archived_at)"),
     "deleted_versions": ("SELECT",),
@@ -102,6 +103,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
 INGEST_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT",),
     "placements": ("SELECT", "UPDATE (requested_at)"),
+    "prediction_quotas": ("SELECT",),
     "models": ("SELECT",),
     "versions": ("SELECT",),
     "environments": ("SELECT",),
@@ -247,16 +249,22 @@ def declared_triggers() -> dict[tuple[str, str], str]:
 
 # Tables of which the serving plane reads rows of all tenants; to which it adds such; and of which it reads and writes
 # those of the transaction's tenant.
-SERVING_READS: Final = ("tenants", "placements", "models", "versions", "environments", "api_keys", "replica_pending")
+SERVING_READS: Final = (
+    *("tenants", "placements", "prediction_quotas", "models", "versions", "environments", "api_keys"),
+    "replica_pending",
+)
 SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
 # Tables of which the platform's own transactions read rows of all tenants; which they change, or lock; and to which
-# they add. They serve the queue of jobs and the placements.
+# they add. They serve the queue of jobs, the placements and the quotas.
 PLATFORM_READS: Final = (
-    *("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "job_turns", "schedules", "audit"),
+    *("tenants", "placements", "prediction_quotas", "dataset_versions", "jobs", "job_quotas", "job_turns"),
+    *("schedules", "audit"),
 )
-PLATFORM_CHANGES: Final = ("tenants", "placements", "jobs", "job_quotas")
-PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas", "placements")
+PLATFORM_CHANGES: Final = ("tenants", "placements", "prediction_quotas", "jobs", "job_quotas")
+PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas", "placements", "prediction_quotas")
+# Those of the platform alone: a tenant reads its row.
+PLATFORM_SETS: Final = ("job_quotas", "placements", "prediction_quotas")
 # Tables whose rows belong to no tenant.
 PLATFORM_TABLES: Final = (platform_keys.name, job_batches.name)
 
@@ -297,8 +305,8 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
         (PLATFORM_CHANGES, "platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None),
         (PLATFORM_ADDS, "platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE),
         (("jobs",), "only_platform_adds", APP_ROLE, "a", None, f"((batch_id IS NULL) OR {_PLATFORM_RULE})", False),
-        (("job_quotas", "placements"), "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
-        (("job_quotas", "placements"), "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
+        (PLATFORM_SETS, "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
+        (PLATFORM_SETS, "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
         (("job_turns",), "platform_turns", OWNER_ROLE, "*", *of_platform),
     )
     policies = [Policy(f"{SCHEMA}.{table}", *policy) for tables, *policy in declared for table in tables]

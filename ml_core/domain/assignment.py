@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ml_core.domain.api_key import KeyRecord, KeyRef
-from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
 from ml_core.domain.version import ServableVersion
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
 
@@ -77,6 +77,8 @@ class AssignmentDelta:
         keys: Key → record; None if it was revoked.
         unreadable: Pointers whose rows can't be read; replicas continue to serve their last rollout.
         prediction_policies: Tenant → the policy of its prediction log.
+        quotas: Tenant → its quota of predictions; one that is in ``tenants`` and not here has none of its own.
+        replicas: The live replicas of the cell, at least 1.
         epoch: Changes when the registry is restored from a backup; generations of two epochs are not comparable.
     """
 
@@ -87,6 +89,8 @@ class AssignmentDelta:
     keys: Mapping[KeyRef, KeyRecord | None]
     unreadable: frozenset[PointerRef] = frozenset()
     prediction_policies: Mapping[TenantId, PredictionPolicy] = field(default_factory=dict)
+    quotas: Mapping[TenantId, PredictionQuota] = field(default_factory=dict)
+    replicas: int = 1
     epoch: object = None
 
     @property

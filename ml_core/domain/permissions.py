@@ -75,6 +75,7 @@ _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
         "predictions.policy_set",
         "run.deleted",
         "tenant.created",
+        "tenant.quota_set",
         "tenant.self_test_rows_set",
         "version.collected",
         "version.deleted",

@@ -1,8 +1,7 @@
-"""Answered requests as they are queued, and predictions as they are read back from the log."""
+"""Answered requests as replicas record them, and predictions as they are read back from the log."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -16,8 +15,7 @@ from ml_core.domain.notebook import fields_of, record_html
 from ml_core.domain.signature import Label, Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
 
-_REQUEST_BYTES = 700  # of an AnsweredRequest without its values, by sys.getsizeof
-Texts = tuple[str | None, ...]
+DAY_S = 86_400
 
 
 class LossReason(StrEnum):
@@ -26,7 +24,7 @@ class LossReason(StrEnum):
     QUEUE_FULL = "queue_full"
     """The registry was unavailable, or too slow, until the replica's queue was full."""
     SHUTDOWN = "shutdown"
-    """The replica stopped before it could write the row."""
+    """The replica stopped before it could write the row, and had no spool to leave it in."""
     WRONG_CLOCK = "wrong_clock"
     """The day of the replica's clock is too far from the registry's."""
     REFUSED = "refused"
@@ -46,11 +44,11 @@ class AnsweredRequest:
         request_id: The request id in the answer to the client.
         at: When it was answered, seconds since 1970-01-01 UTC.
         latency_ms: Milliseconds from the arrival of the request to its answer.
-        numbers: The numeric columns, as ``RowPacker`` packs them.
-        texts: The string columns, as ``RowPacker`` packs them.
+        signature: The signature of the version.
+        columns: What the version read, as the signature names it.
         predictions: ``(n_rows,)``.
         probabilities: ``(n_rows, n_classes) float64`` if the request asked for them.
-        size: Bytes of the request body.
+        policy: What is kept of it; not ``NOTHING``.
     """
 
     tenant_id: str
@@ -61,13 +59,11 @@ class AnsweredRequest:
     request_id: str
     at: float
     latency_ms: float
-    numbers: bytes
-    texts: Sequence[Texts]
     signature: Signature
+    columns: Columns
     predictions: NDArray[Any]
     probabilities: NDArray[np.float64] | None
     policy: PredictionPolicy
-    size: int
 
     @property
     def rows(self) -> int:
@@ -75,36 +71,9 @@ class AnsweredRequest:
         return len(self.predictions)
 
     @property
-    def memory_bytes(self) -> int:
-        """Approximate size in memory."""
-        return _REQUEST_BYTES + self.size + len(self.numbers)
-
-
-class RowPacker:
-    """Packs canonical columns for the prediction log, in little memory and in the form that is digested.
-
-    Attributes:
-        numeric: Names of number, boolean and datetime columns, sorted.
-        strings: Names of category and text columns, sorted.
-    """
-
-    def __init__(self, signature: Signature) -> None:
-        self.signature = signature
-        self.numeric = sorted(column.name for column in signature.inputs if column.kind.is_numeric)
-        self.strings = sorted(column.name for column in signature.inputs if not column.kind.is_numeric)
-
-    def pack(self, columns: Columns, rows: int) -> tuple[bytes, Sequence[Texts]]:
-        """Pack the rows of a table.
-
-        Returns:
-            The numbers as little-endian float64 in row-major order; and one tuple of strings per row, empty without
-            string columns.
-        """
-        arrays = [columns[name] for name in self.numeric]
-        # One row: joining bytes takes a third of the time of joining arrays.
-        numbers = b"".join(arrays) if rows == 1 else np.array(arrays, "<f8").T.tobytes()  # type: ignore[arg-type]
-        texts = [columns[name].tolist() for name in self.strings]
-        return numbers, list(zip(*texts, strict=True)) if texts else ()
+    def day(self) -> int:
+        """When it was answered, whole days since 1970-01-01 UTC."""
+        return int(self.at // DAY_S)
 
 
 @dataclass(frozen=True, slots=True)

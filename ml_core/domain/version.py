@@ -55,6 +55,73 @@ class RequiredModule(Document):
 
 
 @dataclass(frozen=True, slots=True)
+class CompiledForm(Document):
+    """The estimator of a version as an ONNX graph: an artifact of the same tenant, derived from the version's own.
+
+    Attributes:
+        runtime: The version of onnxruntime with which it was proved; no other one runs it.
+        max_rows: It answers requests of at most so many rows, as it was measured to be slower with more. None: of any.
+    """
+
+    digest: Digest
+    size_bytes: int
+    runtime: str
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParityProof(Document):
+    """How the compiled form was compared with scikit-learn's answers.
+
+    Attributes:
+        rows: Rows that both answered: held-out ones, those with missing, unseen and extreme values, and those below.
+        thresholds: Splits of trees that were tested, each with a row at the threshold and one an ulp on either side.
+        max_difference: The largest absolute difference of probabilities, values or scores; None: it was not finite.
+        flips: Rows with another label.
+        runtime: The version of onnxruntime.
+    """
+
+    rows: int
+    thresholds: int
+    max_difference: float | None
+    flips: int
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class FormCost(Document):
+    """What a form costs a replica: bytes in memory, and microseconds of CPU time for requests of 1 and of 64 rows."""
+
+    memory_bytes: int
+    row_us: float
+    rows_64_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation(Document):
+    """Which form of the estimator answers, and why, as decided when the version was registered.
+
+    Attributes:
+        reason: Why, in a sentence.
+        form: The compiled form, if that one answers.
+        proof: Of the compiled form, if there was one.
+        original_cost: What the original was measured to cost; None if nothing was compiled.
+        compiled_cost: The same of the compiled form.
+    """
+
+    reason: str = "It was not trained by this platform."
+    form: CompiledForm | None = None
+    proof: ParityProof | None = None
+    original_cost: FormCost | None = None
+    compiled_cost: FormCost | None = None
+
+    @property
+    def answers(self) -> str:
+        """The form that answers: ``compiled`` or ``original``."""
+        return "original" if self.form is None else "compiled"
+
+
+@dataclass(frozen=True, slots=True)
 class ServableVersion:
     """The part of a version that the assignment carries: enough to fetch, verify, load and self-test it."""
 
@@ -66,6 +133,7 @@ class ServableVersion:
     signature: Signature
     self_test: SelfTest
     modules: tuple[RequiredModule, ...] = ()
+    compiled: CompiledForm | None = None
 
     def opened(self) -> ServableVersion:
         """The version with its signature at hand."""
@@ -86,6 +154,7 @@ class PackedVersion(ServableVersion):
         signature: The JSON text of the signature, UTF-8.
         self_test: The JSON text of the self-test, UTF-8.
         modules: As of ``ServableVersion``.
+        compiled: As of ``ServableVersion``.
     """
 
     __slots__ = ("_self_test_text", "_signature_text")
@@ -98,11 +167,13 @@ class PackedVersion(ServableVersion):
         signature: bytes,
         self_test: bytes,
         modules: tuple[RequiredModule, ...] = (),
+        compiled: CompiledForm | None = None,
     ) -> None:
         # The slots of the two documents stay empty, so that ``__getattr__`` is asked for them.
         for name, value in zip(("ref", "model_type", "digest", "size_bytes", "format"), named, strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "modules", modules)
+        object.__setattr__(self, "compiled", compiled)
         object.__setattr__(self, "_signature_text", signature)
         object.__setattr__(self, "_self_test_text", self_test)
 
@@ -131,7 +202,7 @@ class PackedVersion(ServableVersion):
             ModelLoadError: A document can't be read.
         """
         named = (self.ref, self.model_type, self.digest, self.size_bytes, self.format)
-        opened = PackedVersion(named, self._signature_text, self._self_test_text, self.modules)
+        opened = PackedVersion(named, self._signature_text, self._self_test_text, self.modules, self.compiled)
         object.__setattr__(opened, "signature", self.signature)
         return opened
 
@@ -153,7 +224,7 @@ class PackedVersion(ServableVersion):
         return ServableVersion, tuple(values)
 
 
-_PACKED = ("ref", "model_type", "digest", "size_bytes", "format", "modules", *PackedVersion.__slots__)
+_PACKED = ("ref", "model_type", "digest", "size_bytes", "format", "modules", "compiled", *PackedVersion.__slots__)
 
 
 @lru_cache(maxsize=256)  # documents are of a few kB; versions that were trained on the same columns share the value
@@ -207,6 +278,7 @@ class ModelVersion:
         outside_types: Types in its artifact outside the allow-list; a server loads them if it trusts ``modules``.
         tags: Key → value, for searches; may change.
         uses: The environments that use it, by name; may change.
+        compilation: Which form of its estimator answers, and why.
     """
 
     servable: ServableVersion
@@ -220,6 +292,7 @@ class ModelVersion:
     outside_types: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     uses: Sequence[Use] = ()
+    compilation: Compilation = Compilation()
 
     def __repr__(self) -> str:
         return _in_a_line(self, str(self.servable.ref))
@@ -339,6 +412,7 @@ class VersionDraft:
         outside_types: Types in its artifact outside the allow-list.
         modules: The modules of ``outside_types``.
         tags: Key → value, for searches.
+        compilation: Which form of its estimator answers, and why; the bytes of a compiled form are in the store.
     """
 
     model_id: ModelId
@@ -353,6 +427,7 @@ class VersionDraft:
     outside_types: tuple[str, ...] = ()
     modules: tuple[RequiredModule, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    compilation: Compilation = Compilation()
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ def version_report(record: VersionRecord) -> str:
             html.section("Algorithm", *_algorithm(record.training)),
             html.section("Data", *_data(record)),
             html.section("Use", *_use(record)),
+            html.section("Inference", *_inference(version.compilation)),
             html.section("Environments", _moves(record)),
             html.section("Lineage", *_lineage(record)),
         ],
@@ -275,6 +276,21 @@ def _moves(record: VersionRecord) -> str:
     if not rows:
         return html.paragraph("No environment has served it.", "soft")
     return html.table(("at", "environment", "move", "served afterwards", "by", "why"), rows)
+
+
+def _inference(compilation: Any) -> Iterator[str]:
+    """Which form of the estimator answers, why, and the proof of the compiled one."""
+    yield html.paragraph(f"The {compilation.answers} form answers. {compilation.reason}")
+    costs = {"original": compilation.original_cost, "compiled": compilation.compiled_cost}
+    rows = [(name, of.row_us, of.rows_64_us, of.memory_bytes) for name, of in costs.items() if of is not None]
+    if rows:
+        yield html.table(("form", "µs for 1 row", "µs for 64 rows", "bytes in memory"), rows)
+    if (proof := compilation.proof) is not None:
+        yield html.paragraph(
+            f"Compared on {proof.rows:,} rows and at {proof.thresholds:,} thresholds of trees with onnxruntime "
+            f"{proof.runtime}: {proof.flips} flips, largest difference {shown(proof.max_difference)}.",
+            "soft",
+        )
 
 
 def _names(move: Any) -> list[str | None]:

@@ -1,22 +1,30 @@
-"""The tenants, keys and prediction policies of a cell's assignment. The model table has its rollouts."""
+"""The tenants, keys, prediction policies and quotas of a cell's assignment. The model table has its rollouts."""
 
 from __future__ import annotations
 
 from ml_core.domain.api_key import ApiKey, KeyRecord, bearer_token
 from ml_core.domain.assignment import AssignmentDelta
 from ml_core.domain.principal import Principal
-from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
 from ml_core.exceptions import Action, AuthenticationError, ModelNotReadyError
 from ml_core.ids import TenantId
 
 # Cached principals. Requests of further keys are verified again each time.
 _REMEMBERED_HEADERS = 10_000
 
+NO_QUOTA = PredictionQuota()
+"""That of a tenant without one of its own: the platform's defaults."""
+
 
 class Assignment:
-    """The tenants, keys and prediction policies of a cell, in memory.
+    """The tenants, keys, prediction policies and quotas of a cell, in memory.
 
     One thread applies deltas; any number of threads read.
+
+    Attributes:
+        generation: The generation of the assignment; None: none was applied.
+        epoch: See ``AssignmentDelta``.
+        replicas: The live replicas of the cell.
     """
 
     # No lock: each change replaces or sets one dictionary entry, which is atomic.
@@ -24,10 +32,12 @@ class Assignment:
     def __init__(self) -> None:
         self.generation: int | None = None
         self.epoch: object = None
+        self.replicas = 1
         self._tenants: set[TenantId] = set()
         # By key id. Ids are unique within a tenant only, so an id may have several records.
         self._keys: dict[str, tuple[KeyRecord, ...]] = {}
         self._policies: dict[str, PredictionPolicy] = {}
+        self._quotas: dict[str, PredictionQuota] = {}
         self._principals: dict[bytes, Principal] = {}
 
     @property
@@ -38,10 +48,14 @@ class Assignment:
     def apply(self, delta: AssignmentDelta) -> None:
         """Apply a delta."""
         # A snapshot is completed before it replaces the present state.
-        present = (self._tenants, self._keys, self._policies)
-        tenants, keys, policies = (set(), {}, {}) if delta.is_snapshot else present
+        present = (self._tenants, self._keys, self._policies, self._quotas)
+        tenants, keys, policies, quotas = (set(), {}, {}, {}) if delta.is_snapshot else present
         policies.update({str(tenant): policy for tenant, policy in delta.prediction_policies.items()})
         for tenant, exists in delta.tenants.items():
+            if exists and tenant in delta.quotas:
+                quotas[tenant] = delta.quotas[tenant]
+            else:
+                quotas.pop(tenant, None)
             if exists:
                 tenants.add(tenant)
             else:
@@ -53,7 +67,8 @@ class Assignment:
                 keys[ref.key_id] = records
             else:
                 keys.pop(ref.key_id, None)
-        self._tenants, self._keys, self._policies = tenants, keys, policies
+        self._tenants, self._keys, self._policies, self._quotas = tenants, keys, policies, quotas
+        self.replicas = delta.replicas
         # After the keys: a reader that verified a key before the change stores it in the old dictionary.
         if delta.is_snapshot or delta.keys or delta.tenants:
             self._principals = {}
@@ -109,6 +124,15 @@ class Assignment:
     def prediction_policy(self, tenant: str) -> PredictionPolicy:
         """The prediction policy of a tenant; ``DIGEST`` if it is unknown, which keeps no inputs."""
         return self._policies.get(tenant, PredictionPolicy.DIGEST)
+
+    def quota(self, tenant: str) -> PredictionQuota:
+        """The quota of a tenant; ``NO_QUOTA`` if it has none of its own. An unchanged quota is the same object."""
+        return self._quotas.get(tenant, NO_QUOTA)
+
+    @property
+    def tenant_count(self) -> int:
+        """The number of tenants."""
+        return len(self._tenants)
 
     def describe(self) -> dict[str, int | None]:
         """Counts for health and logs."""

@@ -24,7 +24,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns, concatenate
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
 
@@ -127,7 +127,7 @@ class Batcher:
 
     Args:
         model: The model. One call at a time runs, possibly on another thread.
-        executor: Runs long calls.
+        threads: Run long calls, when it is the tenant's turn.
         max_queued_rows: Limit of queued rows; an empty queue accepts any request.
         max_batch_rows: Limit of rows in one call; a larger request is a call of its own.
         hooks: Called when rows are queued and predicted.
@@ -136,7 +136,7 @@ class Batcher:
     def __init__(
         self,
         model: LoadedModel,
-        executor: Executor,
+        threads: FairThreads,
         *,
         max_queued_rows: int,
         max_batch_rows: int,
@@ -145,7 +145,7 @@ class Batcher:
         self._model = model
         self._ref = model.version.ref
         self._hooks = hooks
-        self._executor = executor
+        self._threads = threads
         self._max_queued_rows = max_queued_rows
         self._max_batch_rows = max_batch_rows
         self._cost = CostModel()
@@ -203,11 +203,12 @@ class Batcher:
         self._running_rows, self._running_since = rows, now
         if not batch:
             self._is_busy = False
-        elif size <= self._max_size_on_loop and self._cost.estimate(rows) < ON_LOOP_BELOW_S:
+        elif size <= self._max_size_on_loop and (cost_s := self._cost.estimate(rows)) < ON_LOOP_BELOW_S:
+            self._threads.shares.charge(self._ref.tenant_id, cost_s)
             _deliver(batch, self._answer(batch, rows, size))
             self._continue(loop)
         else:
-            running = loop.run_in_executor(self._executor, self._answer, batch, rows, size)
+            running = self._threads.submit(self._ref.tenant_id, self._answer, batch, rows, size)
             running.add_done_callback(lambda done: self._finish(batch, done, loop))
 
     def _finish(
@@ -216,7 +217,7 @@ class Batcher:
         done: asyncio.Future[list[Answer | PredictionError]],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        if done.cancelled():  # the executor was shut down
+        if done.cancelled():  # the threads were shut down
             for item in batch:
                 item.future.cancel()
         else:

@@ -1,16 +1,20 @@
-"""Explanations in a cell: bounded, and on a thread of their own, so that predictions do not wait for them."""
+"""Explanations in a cell: bounded, and on a thread of their own, so that predictions do not wait for them.
+
+Tenants take turns on it by the processor time that they used, a step of a request at a time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 from ml_core.domain.columns import take
 from ml_core.domain.explanation import MAX_EXPLAINED_ROWS, Explanation, joined
 from ml_core.evaluation.explaining import Explainer
 from ml_core.exceptions import RequestTooLargeError
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.gate import TenantGate
 from ml_core.inference.routing import Table
 from ml_core.models.loading import LoadedModel
@@ -35,11 +39,12 @@ class Explanations:
     """Explains predictions on one thread, for one event loop.
 
     Args:
+        shares: Charged with the processor time of each step.
         thread_initializer: Runs at the start of the thread.
     """
 
-    def __init__(self, thread_initializer: Callable[[], None] | None) -> None:
-        self._thread = ThreadPoolExecutor(1, "mlcore-explain", thread_initializer)
+    def __init__(self, shares: Shares, thread_initializer: Callable[[], None] | None) -> None:
+        self._thread = FairThreads(shares, "mlcore-explain", thread_initializer, threads=1)
         self._gate = TenantGate("explanations", total=_WAITING, per_tenant=_WAITING_PER_TENANT)
 
     async def explain(self, tenant: str, model: LoadedModel, table: Table) -> Explanation:
@@ -53,26 +58,26 @@ class Explanations:
         """
         self._gate.enter(tenant)
         try:
-            columns = await self.on_thread(table.columns, model.version.signature)
-            if await self.on_thread(lambda: model.memory_bytes) > MAX_MODEL_BYTES:
+            columns = await self.on_thread(tenant, table.columns, model.version.signature)
+            if await self.on_thread(tenant, lambda: model.memory_bytes) > MAX_MODEL_BYTES:
                 raise _too_much(table.rows, 0)
-            explainer = await self.on_thread(Explainer, model)
+            explainer = await self.on_thread(tenant, Explainer, model)
             most = _most_rows(explainer, model)
             if table.rows > most:
                 raise _too_much(table.rows, most)
             size = max(1, min(explainer.rows_at_once, _STEP_WORK // explainer.work_per_row))
             steps = [take(columns, slice(start, start + size)) for start in range(0, table.rows, size)]
-            return joined([await self.on_thread(explainer.explain, step) for step in steps])
+            return joined([await self.on_thread(tenant, explainer.explain, step) for step in steps])
         finally:
             self._gate.leave(tenant)
 
-    async def on_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Run a function on the thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    def on_thread(self, tenant: str, function: Callable[[*Ts], T], *arguments: *Ts) -> asyncio.Future[T]:
+        """Run a function on the thread, when it is the tenant's turn."""
+        return self._thread.submit(tenant, function, *arguments)
 
     def close(self) -> None:
         """Stop the thread after the call in progress."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
 
 def _most_rows(explainer: Explainer, model: LoadedModel) -> int:

@@ -40,7 +40,7 @@ class AssignmentFollower:
     Args:
         feed: Reads the assignment.
         listen: Opens a listener on the channel of the feed; closing it wakes the thread.
-        assignment: Receives tenants, keys and prediction policies.
+        assignment: Receives tenants, keys, prediction policies and quotas.
         table: Receives rollouts.
         poll_interval_s: Longest time between two reads.
         first: Pointers of which a snapshot loads the models first.
@@ -147,7 +147,8 @@ class AssignmentFollower:
         # A snapshot after a failure: the registry may have been restored from an older backup.
         delta = self._feed.read(None if self._failures else self._assignment.generation)
         # An empty delta is applied too if its generation is new, so that the next read starts there.
-        if not delta.is_empty or delta.generation != self._assignment.generation:
+        known = self._assignment
+        if not delta.is_empty or (delta.generation, delta.replicas) != (known.generation, known.replicas):
             self._apply(delta)
         self._table.retry_failed()
         if self._failures:

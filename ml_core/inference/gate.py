@@ -25,6 +25,11 @@ class TenantGate:
         """The number of operations in progress."""
         return self._total
 
+    @property
+    def tenants(self) -> int:
+        """The number of tenants that have operations in progress."""
+        return len(self._by_tenant)
+
     def enter(self, tenant: str) -> None:
         """Begin an operation; ``leave`` must follow.
 

@@ -80,6 +80,7 @@ class Residents:
 
     def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool], hooks: Hooks) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
+        self.uncompiled = 0  # whose compiled form could not be used
         self.by_key: dict[VersionKey, Resident] = {}
         self._is_named = is_named
         self._hooks = hooks
@@ -104,6 +105,7 @@ class Residents:
         """Add a model and evict others for it."""
         resident = self.by_key[key] = Resident(key, model, load_s)
         self.bytes += model.memory_bytes
+        self.uncompiled += model.uncompiled is not None
         self.evict()  # not this one, which has no place in the order yet
         resident.worth = self._clock + resident.cost
         self._enter(resident)
@@ -159,7 +161,9 @@ class Residents:
         return self._is_named(resident.key), resident.worth
 
     def _remove(self, key: VersionKey) -> None:
-        self.bytes -= self.by_key.pop(key).model.memory_bytes
+        model = self.by_key.pop(key).model
+        self.bytes -= model.memory_bytes
+        self.uncompiled -= model.uncompiled is not None
         self._hooks.models_resident(len(self.by_key), self.bytes)
 
 
@@ -492,6 +496,7 @@ class ModelTable:
             "pointers": len(self._pointers.by_key),
             "partly_read": self._pointers.partly_read,
             "loaded": len(self._residents.by_key),
+            "uncompiled": self._residents.uncompiled,
             "loading": len(self._queue),
             "memory_bytes": self._residents.bytes,
             "max_memory_bytes": self._residents.max_bytes,

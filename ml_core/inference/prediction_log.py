@@ -1,40 +1,41 @@
 """The prediction log in a replica: answers are written in the background, in batches; labels are stored at once.
 
-The event loop appends answered requests to a bounded queue. A thread renders them to text and writes batches to the
-registry. While the registry is unavailable the thread retries and the queue fills; then further rows are dropped and
-counted by tenant, model, day and reason. The counts are written with the next batch, so the log shows its own gaps.
+The event loop renders an answered request and appends it to the spool (``ml_core.inference.prediction_spool``) before
+the answer is sent. A thread writes the segments of the spool to the registry, each as one batch. While the registry is
+unavailable the thread retries and the spool grows; at its limit further rows are dropped and counted by tenant, model,
+day and reason. The counts are in the spool too, so the log shows its own gaps.
 
-A process that is killed (``kill -9``, out of memory, power) loses its queue: the rows of the last flush interval, or
-since the registry became unavailable. Those rows are not counted.
+What a killed process leaves in its spool, rows and counts, the thread of another one writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason, RowPacker
-from ml_core.domain.signature import Label, Signature
+from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
+from ml_core.domain.signature import Label
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, RegistryUnavailableError, SchemaOutOfDateError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.gate import TenantGate
+from ml_core.inference.prediction_spool import SEGMENT_BYTES, Contents, Segment, Spool, segment_bytes
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.predictions.ingest import PredictionIngest, Written, lost
 from ml_core.registry.predictions.labels import write_label
-from ml_core.registry.predictions.rendering import RenderedRequests, RequestRenderer
+from ml_core.registry.predictions.rendering import RenderedRequest, RenderedRequests, RequestRenderer
 from ml_core.settings import PredictionLogSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ml_core.database.connection import DatabaseConnection
     from ml_core.ids import ModelId, TenantId
     from ml_core.inference.routing import Target
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS = 10_000
-"""Rows in one transaction, which takes 0.1 s. Larger batches do not lower the cost per row."""
-_RENDERED_ROWS = 500  # in one step: about 2 ms
+LOOK_EVERY_S = 5.0
+"""Seconds between two looks for the spools of replicas that were killed."""
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 CLOSE_WITHIN_S = 5.0
@@ -52,7 +52,8 @@ CLOSE_WITHIN_S = 5.0
 LABEL_THREADS = 2
 MAX_STORING_LABELS, MAX_STORING_PER_TENANT = 256, 64
 """Labels in progress; more are refused with 429. Storing one takes about a millisecond."""
-_REMEMBERED_SIGNATURES = 10_000
+_RENDERED_ON_LOOP = 50
+"""Rows of a request that are rendered on the event loop, in 0.2 ms; those of a larger one are rendered on a thread."""
 EXPLICIT = "explicit"
 """The ``rollout`` of an answer to a request that names a version."""
 
@@ -62,6 +63,8 @@ _PASSING = (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError)
 
 @dataclass(slots=True)
 class _Batch:
+    """What a segment holds, or a part of it."""
+
     requests: Sequence[RenderedRequests]
     losses: Sequence[Loss]
     batch_id: str
@@ -73,62 +76,69 @@ class _Batch:
 
 
 class PredictionLog:
-    """Queues answered requests and writes them. ``append`` never waits for the registry.
+    """Spools answered requests and writes them. ``append`` never waits for the registry.
 
     Args:
         ingest: Writes a batch.
-        settings: The limits of the queue and the flush interval.
+        settings: The limit of the spool and the flush interval.
         hooks: Called when rows are queued, written or lost.
+        folder: Of the spools of this machine's replicas; None: rows are in memory, and are lost with the process.
     """
 
-    def __init__(self, ingest: PredictionIngest, settings: PredictionLogSettings, hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(
+        self,
+        ingest: PredictionIngest,
+        settings: PredictionLogSettings,
+        hooks: Hooks = NO_HOOKS,
+        folder: Path | None = None,
+    ) -> None:
         self._ingest = ingest
         self._hooks = hooks
         self._flush_s = settings.flush_s
-        self._max_rows = settings.queue_rows
         self._max_bytes = settings.queue_mb * 2**20
         self._lock = threading.Lock()  # held briefly, because the event loop takes it too
-        self._pending: list[AnsweredRequest] = []
-        self._held_rows = self._held_bytes = 0
-        self._accepted = self._written = self._withheld = 0
+        self._spool = Spool(folder)
+        self._active = self._spool.segment()
+        self._spare: Segment | None = None
+        self._full: deque[Segment] = deque()  # those before the active one, oldest first
+        self._accepted = self._written = self._withheld = self._queued = self._unspooled = self._recovered = 0
         self._lost: Counter[LossReason] = Counter()
-        self._unwritten_losses: Counter[tuple[str, str, date, LossReason]] = Counter()
         self._error: str | None = None
         self._has_work, self._is_full, self._closing = threading.Event(), threading.Event(), threading.Event()
-        self._gave_up = False
-        self._renderer = RequestRenderer()
-        self._backlog: deque[RenderedRequests] = deque()  # used by the thread only
+        self._is_closing = self._gave_up = False
         self._thread = threading.Thread(target=self._run, name="mlcore-prediction-log", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def append(self, request: AnsweredRequest) -> None:
-        """Queue an answer. Takes a few microseconds, whatever the state of the registry."""
-        rows, size = request.rows, request.memory_bytes
+    def append(self, request: RenderedRequest) -> None:
+        """Spool an answer. Takes about two microseconds, whatever the state of the registry."""
         with self._lock:
-            self._accepted += rows
-            if self._closing.is_set():
+            self._accepted += request.rows
+            if self._is_closing:
                 self._lose(lost(request, LossReason.SHUTDOWN))
                 return
-            # An empty queue accepts a request of any size. The newest rows are lost, so that the log has one gap.
-            if self._held_rows and (
-                self._held_rows + rows > self._max_rows or self._held_bytes + size > self._max_bytes
-            ):
-                self._lose(lost(request, LossReason.QUEUE_FULL))
-                return
-            self._pending.append(request)
-            self._held_rows += rows
-            self._held_bytes += size
-            is_first, is_full = len(self._pending) == 1, self._held_rows >= BATCH_ROWS
-        if is_first:
+            if not self._active.append(request):
+                if not self._turn(len(request.lines)):
+                    self._lose(lost(request, LossReason.QUEUE_FULL))
+                    return
+                self._active.append(request)
+            self._queued += request.rows
+            if not self._active.survives:
+                self._unspooled += request.rows
+        if not self._has_work.is_set():  # set() takes a lock, also if the event is set
             self._has_work.set()
-        if is_full and not self._is_full.is_set():  # set() takes a lock, also if the event is set
-            self._is_full.set()
+
+    def lose(self, loss: Loss) -> None:
+        """Count answered rows that can't be written."""
+        with self._lock:
+            self._accepted += loss.rows
+            self._lose(loss)
 
     def close(self, within_s: float = CLOSE_WITHIN_S) -> None:
-        """Write the queue within ``within_s`` seconds; the remaining rows are counted as lost and logged."""
+        """Write the spool within ``within_s`` seconds. Another replica writes the rest; what is in memory is lost."""
+        self._is_closing = True
         self._closing.set()
         self._is_full.set()
         self._has_work.set()
@@ -136,75 +146,136 @@ class PredictionLog:
             self._thread.join(within_s)
         with self._lock:
             self._gave_up = True
-            left, self._held_rows, self._held_bytes = self._held_rows, 0, 0
+            left = sum(segment.rows for segment in (*self._full, self._active) if not segment.survives)
+            self._queued -= left
             if left:
                 self._lost[LossReason.SHUTDOWN] += left
                 self._hooks.predictions_lost(LossReason.SHUTDOWN, left)
-        if left or self._unwritten_losses:
-            logger.error("The prediction log ends with %d rows unwritten. %s", left, self.describe())
+        if self._thread.ident is None:
+            self._leave()
+        if self._queued or left:
+            logger.error("The prediction log ends with rows unwritten. %s", self.describe())
 
     def describe(self) -> dict[str, Any]:
         """Counts of rows for health: ``accepted`` = ``written`` + ``withheld`` + ``queued`` + the sum of ``lost``.
 
-        ``withheld``: the tenant's policy changed after the rows were queued. ``error``: the code of the last failed
-        write, or None.
+        ``withheld``: the tenant's policy changed after the rows were queued. ``recovered``: of the accepted, those that
+        killed replicas left. ``unspooled``: of the accepted, those that were in memory only, and ``spool_fault``: why
+        rows are now, or None. ``error``: the code of the last failed write, or None.
         """
         with self._lock:
             return {
                 "accepted": self._accepted,
                 "written": self._written,
                 "withheld": self._withheld,
-                "queued": self._held_rows,
+                "queued": self._queued,
                 "lost": {reason.value: rows for reason, rows in self._lost.items()},
+                "recovered": self._recovered,
+                "unspooled": self._unspooled,
+                "spool_fault": self._spool.fault,
                 "error": self._error,
             }
+
+    # The caller of these holds the lock.
+
+    def _lose(self, loss: Loss) -> None:
+        """Count a loss, to be written with the active segment."""
+        self._lost[loss.reason] += loss.rows
+        self._hooks.predictions_lost(loss.reason, loss.rows)
+        self._note(loss)
+
+    def _note(self, loss: Loss) -> None:
+        if not self._active.note(loss):
+            logger.error("A count of lost rows is in no spool, because there are too many: %s.", loss)
+        self._has_work.set()
+
+    def _turn(self, line_bytes: int) -> bool:
+        """Begin another segment, which has room for such a request; False if the spool would be too large.
+
+        The newest rows are lost, so that the log has one gap. An empty spool takes a request of any size.
+        """
+        wanted = segment_bytes(line_bytes)
+        held = sum(segment.size for segment in (*self._full, self._active))
+        if (self._full or not self._active.is_empty) and held + wanted > self._max_bytes:
+            return False
+        following = self._spare if wanted == SEGMENT_BYTES else None
+        if following is not None:
+            self._spare = None
+        self._put_aside(following or self._spool.segment(wanted))
+        self._is_full.set()
+        return True
+
+    def _put_aside(self, following: Segment) -> None:
+        if self._active.is_empty:
+            self._active.discard()
+        else:
+            self._full.append(self._active)
+        self._active = following
 
     # The thread.
 
     def _run(self) -> None:
-        while True:
-            self._has_work.wait()
-            self._is_full.wait(self._flush_s)
+        look_at = 0.0
+        while not self._gave_up:
+            self._has_work.wait(LOOK_EVERY_S)
+            if self._has_work.is_set():
+                self._is_full.wait(self._flush_s)
             self._has_work.clear()
             self._is_full.clear()
             # Rows that arrive during the writes wait for the next interval: small batches cost as much as large ones.
-            is_last = self._closing.is_set()
-            self._render_pending()
-            while (batch := self._next_batch()) is not None:
-                self._deliver(batch)
+            is_last = self._is_closing
+            self._write_queue()
             if is_last:
-                return
+                break
+            if time.monotonic() >= look_at:
+                self._recover()
+                look_at = time.monotonic() + LOOK_EVERY_S
+        self._leave()
 
-    def _render_pending(self) -> None:
-        """Render the pending requests and move them to the backlog."""
-        # Also while the registry is unavailable: rendered text takes a tenth of the memory.
+    def _write_queue(self) -> None:
         with self._lock:
-            pending, self._pending = self._pending, []
-            self._hooks.predictions_queued(self._held_rows)  # in the lock, so that values are reported in order
-        for requests in _portions(pending):
-            rendered, refused = self._renderer.render(requests)
-            self._backlog.extend(rendered)
-            freed = sum(request.memory_bytes for request in requests) - sum(each.memory_bytes for each in rendered)
+            self._hooks.predictions_queued(self._queued)  # in the lock, so that values are reported in order
+            following, self._spare = self._spare, None
+        following = following or self._spool.segment()  # made here and not on the event loop
+        with self._lock:
+            if self._active.is_empty:
+                self._spare = following
+            else:
+                self._put_aside(following)
+        while self._full and not self._gave_up:
+            segment = self._full[0]
+            self._write(segment.read())
             with self._lock:
-                if self._gave_up:
-                    return
-                self._held_bytes -= freed
-                for request in refused:
-                    self._held_rows -= request.rows
-                    self._lose(lost(request, LossReason.REFUSED))
-            time.sleep(0)  # offers the interpreter lock to the event loop
+                if not self._gave_up:
+                    self._full.popleft()
+                    self._reuse(segment)
 
-    def _next_batch(self) -> _Batch | None:
-        """The next batch of rows and losses; None if there are none."""
-        with self._lock:
-            noted, self._unwritten_losses = self._unwritten_losses, Counter()
-        requests: list[RenderedRequests] = []
-        rows = 0
-        while self._backlog and (not requests or rows + self._backlog[0].rows <= BATCH_ROWS):
-            requests.append(self._backlog.popleft())
-            rows += requests[-1].rows
-        losses = [Loss(*key, count) for key, count in noted.items()]
-        return _Batch(requests, losses, secrets.token_hex(8)) if requests or losses else None
+    def _reuse(self, segment: Segment) -> None:
+        if self._spare is None and segment.size == SEGMENT_BYTES and segment.survives:
+            segment.begin()
+            self._spare = segment
+        else:
+            segment.discard()
+
+    def _recover(self) -> None:
+        """Write what killed replicas left."""
+        for contents, abandoned in self._spool.abandoned():
+            rows = contents.rows
+            with self._lock:
+                self._accepted += rows
+                self._queued += rows
+                self._recovered += rows
+            # The process may have been killed after it had written them.
+            self._write(contents, is_repeated=True)
+            if self._gave_up:
+                abandoned.leave()
+                return
+            abandoned.discard()
+            logger.warning("A replica was killed: %d rows of its predictions were in its spool.", rows)
+
+    def _write(self, contents: Contents, *, is_repeated: bool = False) -> None:
+        if contents.requests or contents.losses:
+            self._deliver(_Batch(contents.requests, contents.losses, contents.batch_id, is_repeated))
 
     def _deliver(self, batch: _Batch) -> None:
         """Write a batch, and retry while the registry is unavailable. Only a request that it refuses is dropped."""
@@ -216,7 +287,6 @@ class PredictionLog:
             except _PASSING as error:
                 self._note_error(error, batch)
                 batch.is_repeated = True
-                self._render_pending()
                 if self._closing.wait(pause_s):
                     # Retries are frequent while ``close`` waits.
                     threading.Event().wait(_FIRST_PAUSE_S)
@@ -236,45 +306,34 @@ class PredictionLog:
             self._deliver(_Batch(halves[0], batch.losses, batch.batch_id, batch.is_repeated))
             self._deliver(_Batch(halves[1], (), f"{batch.batch_id}b", batch.is_repeated))
             return
-        losses = [lost(request, LossReason.REFUSED) for request in batch.requests]
-        if not losses:
+        refused = [lost(request, LossReason.REFUSED) for request in batch.requests]
+        if not refused:
             logger.error("Counts of lost rows can't be written: %s.", batch.losses)
             return
         with self._lock:
             if self._gave_up:
                 return
-            self._release(batch)
-            for loss in losses:
+            self._queued -= batch.rows
+            for loss in refused:
                 self._lose(loss)
             for loss in batch.losses:
-                self._unwritten_losses[loss.tenant_id, loss.model_id, loss.day, loss.reason] += loss.rows
+                self._note(loss)
 
     def _finish(self, batch: _Batch, done: Written, seconds: float) -> None:
         with self._lock:
             if self._gave_up:
-                return  # close() has counted these rows as lost
-            self._release(batch)
+                return  # close() has counted these rows
+            self._queued -= batch.rows
             self._written += done.kept
             self._withheld += done.withheld
             for loss in done.lost:
                 self._lost[loss.reason] += loss.rows
                 self._hooks.predictions_lost(loss.reason, loss.rows)
             self._hooks.predictions_written(done.kept, done.withheld, seconds)
+            self._hooks.predictions_queued(self._queued)
             was_failing, self._error = self._error, None
         if was_failing:
             logger.warning("The prediction log writes again, after %s. %s", was_failing, self.describe())
-
-    def _release(self, batch: _Batch) -> None:
-        self._held_rows -= batch.rows
-        self._held_bytes -= sum(request.memory_bytes for request in batch.requests)
-        self._hooks.predictions_queued(self._held_rows)
-
-    def _lose(self, loss: Loss) -> None:
-        """Count a loss, to be written with the next batch. The caller holds the lock."""
-        self._lost[loss.reason] += loss.rows
-        self._unwritten_losses[loss.tenant_id, loss.model_id, loss.day, loss.reason] += loss.rows
-        self._hooks.predictions_lost(loss.reason, loss.rows)
-        self._has_work.set()
 
     def _note_error(self, error: Exception, batch: _Batch) -> None:
         code = error.code if isinstance(error, MLFrameworkError) else type(error).__name__
@@ -282,6 +341,18 @@ class PredictionLog:
             is_new, self._error = self._error != code, code
         if is_new:
             logger.warning("%d predictions are not written now: %s", batch.rows, error)
+
+    def _leave(self) -> None:
+        """Remove the segments; leave those with records to another replica."""
+        with self._lock:
+            segments = [*self._full, self._active, *([] if self._spare is None else [self._spare])]
+            self._full.clear()
+            self._active, self._spare = Spool(None).segment(), None  # later rows are counted as lost
+            for segment in segments:
+                if segment.is_empty:
+                    segment.discard()
+                else:
+                    segment.leave()
 
 
 class PredictionRecorder:
@@ -299,22 +370,21 @@ class PredictionRecorder:
         self._db = db
         self._threads = ThreadPoolExecutor(LABEL_THREADS, "mlcore-labels")
         self._storing = TenantGate("labels being stored", total=MAX_STORING_LABELS, per_tenant=MAX_STORING_PER_TENANT)
-        # By id() of the signature: its hash would walk all columns. The packer keeps the signature alive.
-        self._packers: dict[int, RowPacker] = {}
+        self._renderer = RequestRenderer()
+        self._rendering = ThreadPoolExecutor(1, "mlcore-rendering")
 
-    def record(self, target: Target, prediction: Prediction, *, size: int, arrived: float) -> None:
-        """Record an answer, unless the policy of its tenant is ``nothing``. Call it after the answer was rendered.
+    async def record(self, target: Target, prediction: Prediction, arrived: float) -> None:
+        """Record an answer, unless the policy of its tenant is ``nothing``. Call it before the answer is sent.
 
         Args:
             target: The target of the request.
             prediction: The answer.
-            size: Bytes of the request body.
             arrived: When the request arrived, on the event loop's clock, seconds.
         """
         policy = self._assignment.prediction_policy(target.tenant)
         if policy is PredictionPolicy.NOTHING:
             return
-        version, answer = prediction.version, prediction.answer
+        loop, version, answer = asyncio.get_running_loop(), prediction.version, prediction.answer
         is_explicit = target.version is not None
         request = AnsweredRequest(
             target.tenant,
@@ -324,23 +394,22 @@ class PredictionRecorder:
             EXPLICIT if is_explicit else prediction.rollout,
             target.request_id,
             time.time(),
-            (asyncio.get_running_loop().time() - arrived) * 1000,
-            *self._packer(version.signature).pack(prediction.columns, len(answer.predictions)),
+            (loop.time() - arrived) * 1000,
             version.signature,
+            prediction.columns,
             answer.predictions,
             answer.probabilities,
             policy,
-            size,
         )
-        self.log.append(request)
-
-    def _packer(self, signature: Signature) -> RowPacker:
-        packer = self._packers.get(id(signature))
-        if packer is None:
-            if len(self._packers) >= _REMEMBERED_SIGNATURES:
-                self._packers.clear()  # bounds the memory; packers are cheap to create again
-            packer = self._packers[id(signature)] = RowPacker(signature)
-        return packer
+        try:
+            if request.rows <= _RENDERED_ON_LOOP:
+                rendered = self._renderer.render(request)
+            else:
+                rendered = await loop.run_in_executor(self._rendering, self._renderer.render, request)
+        except (TypeError, ValueError):
+            self.log.lose(lost(request, LossReason.REFUSED))
+        else:
+            self.log.append(rendered)
 
     async def add_label(self, tenant_id: TenantId, model_id: ModelId, request_id: str, row: int, label: Label) -> None:
         """Store a label, on a thread.
@@ -371,23 +440,10 @@ class PredictionRecorder:
             done.exception()  # retrieved, because the client may have disconnected and nobody awaits it
 
     def close(self) -> None:
-        """Write the queue, within a few seconds."""
+        """Write the spool, within a few seconds."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._rendering.shutdown(wait=False, cancel_futures=True)
         self.log.close()
-
-
-def _portions(requests: Sequence[AnsweredRequest]) -> Iterator[list[AnsweredRequest]]:
-    """Group requests into portions of at most ``_RENDERED_ROWS`` rows; a larger request is a portion of its own."""
-    portion: list[AnsweredRequest] = []
-    rows = 0
-    for request in requests:
-        if portion and rows + request.rows > _RENDERED_ROWS:
-            yield portion
-            portion, rows = [], 0
-        portion.append(request)
-        rows += request.rows
-    if portion:
-        yield portion
 
 
 def _halves(

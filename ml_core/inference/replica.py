@@ -132,7 +132,8 @@ class Replica:
             first=self._recent,
             hooks=hooks,
         )
-        log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks)
+        folder = settings.platform.prediction_spool
+        log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks, folder)
         self.recorder = PredictionRecorder(assignment, log, self._db)
         self.service = PredictionService(
             assignment,
@@ -144,6 +145,7 @@ class Replica:
             recorder=self.recorder,
             tokens=TokenVerifier.of(settings.oidc),
             hooks=hooks,
+            is_shared=cell == SHARED_CELL,
         )
         self.reporter = Reporter(
             ReplicaReports(self._db, replica_id or secrets.token_hex(8), cell),

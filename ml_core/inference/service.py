@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +24,12 @@ from ml_core.ids import VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer, Batcher
 from ml_core.inference.explanations import Explanations
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable, Resident
 from ml_core.inference.prediction_log import PredictionRecorder
+from ml_core.inference.quotas import Quotas
 from ml_core.inference.routing import Router, Table, Target, VersionLookup
 from ml_core.inference.shadow import Shadows
 from ml_core.observability import NO_HOOKS, Hooks
@@ -68,9 +70,11 @@ class PredictionService:
         recorder: Records answers and labels; None: nothing is recorded.
         tokens: Verifies tokens of the OpenID issuer; None: tokens are not accepted.
         hooks: Called by the edge and the batchers.
+        is_shared: Whether several tenants use the cell; a single one may use all threads.
 
     Attributes:
         explanations: Explains predictions.
+        threads: Run what would block the event loop.
         asked: Tenants that were asked for predictions, until somebody takes them out.
     """
 
@@ -86,6 +90,7 @@ class PredictionService:
         recorder: PredictionRecorder | None = None,
         tokens: TokenVerifier | None = None,
         hooks: Hooks = NO_HOOKS,
+        is_shared: bool = True,
     ) -> None:
         self.limits = limits
         self.recorder = recorder
@@ -96,11 +101,13 @@ class PredictionService:
         self._table = table
         self._follower = follower
         # Two pools, so that a registry that hangs can't block the prediction threads.
-        self._predicting = ThreadPoolExecutor(os.cpu_count() or 1, "mlcore-predict", thread_initializer)
+        shares = Shares(lambda tenant: assignment.quota(tenant).weight)
+        self._quotas = Quotas(assignment, limits, hooks)
+        self.threads = FairThreads(shares, "mlcore-predict", thread_initializer, is_shared=is_shared)
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
         self.router = Router(table, VersionLookup(find_version, self._looking_up, time.monotonic))
         self._shadows = Shadows(table, thread_initializer)
-        self.explanations = Explanations(thread_initializer)
+        self.explanations = Explanations(shares, thread_initializer)
         self._batchers: WeakKeyDictionary[Resident, Batcher] = WeakKeyDictionary()
 
     # Authentication.
@@ -120,6 +127,7 @@ class PredictionService:
             AuthenticationError: The key or token is missing or invalid.
             TenantNotFoundError: The key or token is for another tenant, whether or not the tenant in the URL exists.
             PermissionDeniedError: The key or token has none of the scopes.
+            QuotaExceededError: The request exceeds the tenant's quota.
             ModelNotReadyError: The replica has not read the assignment yet.
             IssuerUnavailableError: The keys of the token's issuer can't be read.
         """
@@ -138,6 +146,7 @@ class PredictionService:
                 tenant_id=tenant,
                 scope=str(scopes[0]),
             )
+        self._quotas.take_request(tenant)
         return principal
 
     async def _token_holder(self, tokens: TokenVerifier, token: str, tenant: str, within_s: float) -> Principal:
@@ -162,14 +171,16 @@ class PredictionService:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: See ``Router.route``.
             SignatureMismatchError: A row does not fit the signature.
             QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
+            QuotaExceededError, RequestTooLargeError: The rows exceed the tenant's quota.
         """
+        self._quotas.take_rows(target.tenant, table.rows)
         self.asked.add(target.tenant)
         resident, side, shadow = await self.router.route(target, table, deadline)
         try:
             version = resident.model.version
             signature = version.signature
             if table.rows * len(signature.inputs) > _READ_ON_LOOP_VALUES or table.size > _READ_ON_LOOP_BYTES:
-                columns = await self.on_thread(table.columns, signature)
+                columns = await self.on_thread(target.tenant, table.columns, signature)
             else:
                 columns = table.columns(signature)
             batcher = self._batchers.get(resident) or self._batcher(resident)
@@ -186,7 +197,9 @@ class PredictionService:
         Raises:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: See ``Router.route``.
             SignatureMismatchError, RequestTooLargeError, QueueFullError, PredictionError: See ``Explanations.explain``.
+            QuotaExceededError, RequestTooLargeError: The rows exceed the tenant's quota.
         """
+        self._quotas.take_rows(target.tenant, table.rows)
         self.asked.add(target.tenant)
         resident, side, _ = await self.router.route(target, table, deadline)
         try:
@@ -194,9 +207,9 @@ class PredictionService:
         finally:
             self._table.release(resident)
 
-    async def on_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """Run a function that would block the event loop on a prediction thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._predicting, function, *arguments)
+    def on_thread(self, tenant: str, function: Callable[[*Ts], T], *arguments: *Ts) -> asyncio.Future[T]:
+        """Run a function that would block the event loop on a prediction thread, when it is the tenant's turn."""
+        return self.threads.submit(tenant, function, *arguments)
 
     async def ensure_ready(self, target: Target, deadline: float) -> ServableVersion:
         """Load the version that would answer, for a pointer the stable one.
@@ -211,7 +224,7 @@ class PredictionService:
     def _batcher(self, resident: Resident) -> Batcher:
         batcher = self._batchers[resident] = Batcher(
             resident.model,
-            self._predicting,
+            self.threads,
             max_queued_rows=self.limits.max_queued_rows,
             max_batch_rows=self.limits.max_batch_rows,
             hooks=self.hooks,
@@ -246,7 +259,7 @@ class PredictionService:
 
     def close(self) -> None:
         """Stop the threads after the calls in progress."""
-        self._predicting.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
         self._looking_up.shutdown(wait=False, cancel_futures=True)
         self._shadows.close()
         self.explanations.close()

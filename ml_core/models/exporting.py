@@ -36,7 +36,7 @@ _UNSEEN = "a value that no training has seen"
 _FACTORS = (-1.0, 0.5, 2.0)
 _MAX_COMPARED = 2_000  # rows
 _MAX_REASON = 200
-# Runtimes of ONNX answer probabilities of trees in float32.
+# Some operators of ONNX answer in float32, such as that of linear classifiers; trees are summed in float64.
 _TOLERANCE = 1e-5
 _Step = tuple[str, Any, Any]
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,22 @@ from sklearn.base import OutlierMixin
 
 from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import OutputKind, Row
-from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import InvalidRequestError, ModelLoadError, PredictionError, UnsafeArtifactError
+from ml_core.domain.version import CompiledForm, ServableVersion
+from ml_core.exceptions import (
+    InvalidRequestError,
+    MLFrameworkError,
+    ModelLoadError,
+    PredictionError,
+    UnsafeArtifactError,
+)
 from ml_core.models import own_types
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION
+from ml_core.models.ensembles import family_of
 from ml_core.models.formats import skops_format
+from ml_core.models.formulas import Answerer, formula_of
 from ml_core.models.graph import measure_bytes, tune_for_serving
 from ml_core.models.own_types import Trust
+from ml_core.models.sessions import UnusableFormError, memory_of, session_of
 from ml_core.models.store import ArtifactStore
 
 if TYPE_CHECKING:
@@ -41,30 +51,66 @@ _log = logging.getLogger(__name__)
 class LoadedModel:
     """A loaded model: the pipeline of a version in memory. Thread-safe.
 
+    Behind the platform's encoder the estimator is answered by its formula where it has one (``formulas``), and by its
+    compiled form once that was given to ``use_compiled``.
+
     Attributes:
         version: The version.
         pipeline: The fitted scikit-learn pipeline, or an estimator that the caller registered.
+        uncompiled: Why the version's compiled form does not answer here, a sentence; None if it does or there is none.
     """
 
-    __slots__ = ("_classes", "_estimator", "_memory_bytes", "_takes_columns", "_transformers", "pipeline", "version")
+    __slots__ = (
+        *("_classes", "_compiled", "_compiled_bytes", "_compiled_rows", "_estimator", "_formula", "_memory_bytes"),
+        *("_takes_columns", "_transformers", "pipeline", "uncompiled", "version"),
+    )
 
     def __init__(self, version: ServableVersion, pipeline: Any) -> None:
         self.version = version
         self.pipeline = pipeline
+        self.uncompiled: str | None = None
         steps = [step for _, step in pipeline.steps] if hasattr(pipeline, "steps") else [pipeline]
         # The steps are called one by one: Pipeline.predict routes metadata on each call, which takes 50 µs.
         self._transformers = tuple(step for step in steps[:-1] if step not in (None, "passthrough"))
         self._estimator = steps[-1]
         self._takes_columns = takes_columns(steps[0])
         self._classes = getattr(self._estimator, "classes_", None)
+        # Other steps may give what the checks of scikit-learn are for.
+        self._formula = formula_of(self._estimator) if self.encoder is not None else None
+        self._compiled: Answerer | None = None
+        self._compiled_rows = self._compiled_bytes = 0
         self._memory_bytes: int | None = None
 
     @property
+    def encoder(self) -> Any:
+        """The platform's ``TableEncoder``, if nothing else is between the columns and the estimator; else None."""
+        first = self._transformers[0] if len(self._transformers) == 1 else None
+        return first if type(first).__module__ == "ml_core.data.encoding.table" else None  # it would import pandas
+
+    def use_compiled(self, run: Callable[[Any], NDArray[np.float64]], form: CompiledForm) -> None:
+        """Answer by a session of the compiled form, for requests of as many rows as it is faster for.
+
+        Raises:
+            ValueError: The estimator is of no kind that is compiled.
+        """
+        family = family_of(self._estimator)
+        if family is None:
+            raise ValueError(f"{type(self._estimator).__name__} is not compiled")
+        answer = family.answer(self._estimator)
+        self._compiled_rows = sys.maxsize if form.max_rows is None else form.max_rows
+        self._compiled_bytes = memory_of(form.size_bytes)
+        self._compiled = lambda features: answer(run(features))
+
+    def use_original(self, why: str) -> None:
+        """Answer without the compiled form."""
+        self._compiled, self._compiled_rows, self._compiled_bytes, self.uncompiled = None, 0, 0, why
+
+    @property
     def memory_bytes(self) -> int:
-        """Size of the pipeline and the signature in memory, measured on first access."""
+        """Size of the pipeline, its signature and its compiled form in memory, measured on first access."""
         if self._memory_bytes is None:
             self._memory_bytes = measure_bytes((self.pipeline, self.version.signature))
-        return self._memory_bytes
+        return self._memory_bytes + self._compiled_bytes
 
     @property
     def has_probabilities(self) -> bool:
@@ -104,6 +150,8 @@ class LoadedModel:
             return np.empty(0, dtype=np.int64), np.empty(0)
         with self._failing():
             table = self._encoded(columns)
+            if (quick := self._quick(n_rows(columns))) is not None and (answer := quick(table)).scores is not None:
+                return answer.predictions, answer.scores
             scores = -np.asarray(self._estimator.score_samples(table), dtype=np.float64)
             return np.asarray(self._estimator.predict(table)), scores
 
@@ -132,14 +180,22 @@ class LoadedModel:
 
         Raises as ``predict``.
         """
-        if n_rows(columns) == 0:
+        rows = n_rows(columns)
+        if rows == 0:
             return self._empty()
         with self._failing():
             table = self._encoded(columns)
+            if (quick := self._quick(rows)) is not None:
+                answer = quick(table)
+                return answer.predictions, answer.probabilities if proba else None
             if not proba or not self.has_probabilities:
                 return np.asarray(self._estimator.predict(table)), None
             probabilities = np.asarray(self._estimator.predict_proba(table), dtype=np.float64)
             return self._labels(table, probabilities), probabilities
+
+    def _quick(self, rows: int) -> Answerer | None:
+        """What answers so many encoded rows without the methods of scikit-learn."""
+        return self._compiled if rows <= self._compiled_rows else self._formula
 
     def _encoded(self, columns: Columns) -> Any:
         table: Any = self._table_of(columns)
@@ -244,12 +300,30 @@ def load_version(store: ArtifactStore, version: ServableVersion, trust: Trust = 
                 remedy=f"Register the model again as {skops_format.FORMAT}.",
             )
         data = store.read(version.ref.tenant_id, version.digest, version.size_bytes)
-        return open_version(data, version, trust)
+        model = open_version(data, version, trust)
+        if version.compiled is not None:
+            _compile(model, store, version.compiled)
+        return model
     except ModelLoadError as error:
         ref = version.ref
         error.tenant_id = ref.tenant_id
         error.__dict__.update(model_id=str(ref.model_id), version=str(ref.version), digest=str(version.digest))
         raise
+
+
+def _compile(model: LoadedModel, store: ArtifactStore, form: CompiledForm) -> None:
+    """Answer by the compiled form if it is intact, fits this process and passes the self-test; else say why not."""
+    encoder, ref = model.encoder, model.version.ref
+    try:
+        if encoder is None:
+            raise UnusableFormError("The pipeline is not the platform's encoder and an estimator.")
+        data = store.read(ref.tenant_id, form.digest, form.size_bytes)
+        model.use_compiled(session_of(data, form, encoder.n_features_out), form)
+        check_self_test(model)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the derived form, the original answers
+        why = error.message if isinstance(error, MLFrameworkError) else str(error)
+        model.use_original(why)
+        _log.warning("%s is answered by its original form: %s", ref, why)
 
 
 def open_version(data: bytes, version: ServableVersion, trust: Trust = _NO_TRUST) -> LoadedModel:

@@ -1,12 +1,13 @@
 """A model as one ONNX graph, from raw columns to the answer, in float64.
 
 Inputs are the columns of the signature, each ``(n_rows, 1)``: numbers and booleans as doubles, NaN where one is
-missing; categories as strings, empty where one is missing. The encoder is written here, the estimator by skl2onnx.
+missing; categories as strings, empty where one is missing. The encoder is written here, trees by ``tree_graph`` and
+other estimators by skl2onnx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +16,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.compose import add_prefix
 from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+from skl2onnx.common.data_types import DoubleTensorType
+from sklearn.base import OutlierMixin
 
 from ml_core.data.encoding.category import CategoryEncoder
 from ml_core.data.encoding.number import NumberEncoder
 from ml_core.data.encoding.table import TableEncoder
+from ml_core.models.ensembles import family_of, path_length
+from ml_core.models.tree_graph import IR_VERSION, ML, OPSETS, nodes_of
 
 _FEATURES, _PREFIX = "features", "mlcore/estimate/"
-_ML = "ai.onnx.ml"
-_OPSETS = {"": 17, _ML: 3}  # 3 is the first whose trees have thresholds in float64
-# scikit-learn's trees round features to float32 before they compare; those of histogram boosting do not.
-_ROUNDING = ("sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._iforest", "sklearn.ensemble._gb")
-_IR_VERSION = 8  # of the release of ONNX that has these opsets
-_BOOSTING = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
-_NODE = ("treeids", "nodeids", "featureids", "modes", "truenodeids", "falsenodeids", "missing_value_tracks_true")
-_LEAF = ("treeids", "nodeids", "ids")
+_SUMS = "mlcore/sums"
+_CONVERTED_OPSETS = {"": 17, ML: 3}  # of skl2onnx; 3 is the first whose trees have thresholds in float64
+_CONVERTED_IR = 8  # of the release of ONNX that has these opsets
+_ROUNDING = ("sklearn.ensemble._gb",)  # rounds features to float32 before it compares
 _Answer = tuple[str, int]  # a name, and the type of its elements
-_FLOAT32_ONLY = ("sklearn.ensemble._iforest",)
 
 
 class _Graph:
@@ -72,27 +71,27 @@ def to_onnx(encoder: TableEncoder, estimator: Any) -> bytes:
         elif isinstance(part, CategoryEncoder):
             parts += _categories(graph, part)
     features = graph.node("Concat", *parts, axis=1)
-    if type(estimator).__name__ in _BOOSTING:
-        answers = _boosting(graph, estimator, features)
-    else:
+    family = family_of(estimator)
+    if family is None:
         answers = _converted(graph, estimator, features, encoder.n_features_out)
-    return bytes(_model(graph, encoder, answers).SerializeToString())
+        return _model(graph, encoder, answers, _CONVERTED_OPSETS, _CONVERTED_IR)
+    nodes, constants = nodes_of(family.ensemble(estimator), features, _SUMS)
+    graph.nodes += nodes
+    graph.constants += constants
+    return _model(graph, encoder, _ended(graph, estimator), OPSETS, IR_VERSION)
 
 
 def _converted(graph: _Graph, estimator: Any, features: str, width: int) -> Sequence[_Answer]:
     """The estimator as skl2onnx converts it."""
-    module, is_classifier = type(estimator).__module__, hasattr(estimator, "classes_")
-    if module.startswith(_ROUNDING):
-        features = graph.node("Cast", features, to=TensorProto.FLOAT)
-    if not module.startswith(_FLOAT32_ONLY):
-        features = graph.double(features)
+    is_classifier = hasattr(estimator, "classes_")
+    if type(estimator).__module__.startswith(_ROUNDING):
+        features = graph.double(graph.node("Cast", features, to=TensorProto.FLOAT))
     graph.node("Identity", features, output=f"{_PREFIX}{_FEATURES}")
-    kind = FloatTensorType if module.startswith(_FLOAT32_ONLY) else DoubleTensorType
     converted = convert_sklearn(
         estimator,
-        initial_types=[(_FEATURES, kind([None, width]))],
+        initial_types=[(_FEATURES, DoubleTensorType([None, width]))],
         options={id(estimator): {"zipmap": False}} if is_classifier else None,
-        target_opset=_OPSETS,
+        target_opset=_CONVERTED_OPSETS,
     )
     found = add_prefix(converted, _PREFIX).graph  # its names may be those of columns, or of the outputs
     graph.nodes += found.node
@@ -101,22 +100,22 @@ def _converted(graph: _Graph, estimator: Any, features: str, width: int) -> Sequ
     return [(each.name, each.type.tensor_type.elem_type) for each in wanted]
 
 
-def _boosting(graph: _Graph, estimator: Any, features: str) -> Sequence[_Answer]:
-    """Histogram gradient boosting, which skl2onnx 1.20 can't convert: trees, summed, and the link of the loss."""
-    loss = estimator.loss
-    if loss not in ("squared_error", "log_loss") or estimator.is_categorical_ is not None:
-        raise ValueError(f"the loss {loss} or its own treatment of categories has no graph")
-    base = np.asarray(estimator._baseline_prediction, dtype=np.float64).ravel()
-    summed = graph.node("TreeEnsembleRegressor", features, domain=_ML, **_trees(estimator._predictors, base))
-    raw = graph.double(summed)  # the operator answers in float32
-    if loss == "squared_error":
-        return [(raw, TensorProto.DOUBLE)]
-    if len(base) == 1:
-        second = graph.node("Sigmoid", raw)
+def _ended(graph: _Graph, estimator: Any) -> Sequence[_Answer]:
+    """What follows the sums of trees: the link of a loss and the label, or the side of the threshold of anomalies."""
+    loss = getattr(estimator, "loss", None)
+    if isinstance(estimator, OutlierMixin):
+        return [(_side(graph, estimator), TensorProto.INT64)]
+    if not hasattr(estimator, "classes_"):
+        if loss not in (None, "squared_error"):
+            raise ValueError(f"the loss {loss} has no graph")
+        return [(_SUMS, TensorProto.DOUBLE)]
+    probabilities = _SUMS
+    if loss is not None and len(estimator.classes_) == 2:
+        second = graph.node("Sigmoid", _SUMS)
         first = graph.node("Sub", graph.constant(np.float64(1.0)), second)
         probabilities = graph.node("Concat", first, second, axis=1)
-    else:
-        probabilities = graph.node("Softmax", raw, axis=1)
+    elif loss is not None:
+        probabilities = graph.node("Softmax", _SUMS, axis=1)
     best = graph.node("ArgMax", probabilities, axis=1, keepdims=0)
     is_text = estimator.classes_.dtype.kind in "OU"
     classes = graph.constant(estimator.classes_.astype(object if is_text else np.int64))
@@ -124,31 +123,13 @@ def _boosting(graph: _Graph, estimator: Any, features: str) -> Sequence[_Answer]
     return [(label, TensorProto.STRING if is_text else TensorProto.INT64), (probabilities, TensorProto.DOUBLE)]
 
 
-def _trees(rounds: Sequence[Sequence[Any]], base: NDArray[np.float64]) -> dict[str, Any]:
-    """The attributes of ``TreeEnsembleRegressor``: nodes by tree, and the values of leaves by target."""
-    nodes: dict[str, list[Any]] = {name: [] for name in _NODE}
-    leaves: dict[str, list[Any]] = {name: [] for name in _LEAF}
-    trees = [(target, tree) for of_round in rounds for target, tree in enumerate(of_round)]
-    for number, (target, tree) in enumerate(trees):
-        for place, node in enumerate(tree.nodes):
-            is_leaf = bool(node["is_leaf"])
-            row = (number, place, int(node["feature_idx"]), "LEAF" if is_leaf else "BRANCH_LEQ", int(node["left"]),
-                   int(node["right"]), int(node["missing_go_to_left"]))  # fmt: skip
-            for name, value in zip(_NODE, row, strict=True):
-                nodes[name].append(value)
-            if is_leaf:
-                for name, value in zip(_LEAF, (number, place, target), strict=True):
-                    leaves[name].append(value)
-    every = np.concatenate([tree.nodes for _, tree in trees])
-    ends = every["is_leaf"].astype(bool)
-    return {
-        **{f"nodes_{name}": values for name, values in nodes.items()},
-        **{f"target_{name}": values for name, values in leaves.items()},
-        "nodes_values_as_tensor": numpy_helper.from_array(np.where(ends, 0.0, every["num_threshold"])),
-        "target_weights_as_tensor": numpy_helper.from_array(every["value"][ends]),
-        "base_values_as_tensor": numpy_helper.from_array(base),
-        "n_targets": len(base),
-    }
+def _side(graph: _Graph, estimator: Any) -> str:
+    """1 for a normal row and -1 for an anomaly, by the mean depth of the trees of an isolation forest."""
+    shrunk = graph.node("Div", _SUMS, graph.constant(np.float64(-path_length(estimator))))
+    scores = graph.node("Pow", graph.constant(np.float64(2.0)), shrunk)
+    decision = graph.node("Sub", graph.node("Neg", scores), graph.constant(np.float64(estimator.offset_)))
+    is_anomaly = graph.node("Less", decision, graph.constant(np.float64(0.0)))
+    return graph.node("Where", is_anomaly, graph.constant(np.int64(-1)), graph.constant(np.int64(1)))
 
 
 def _numbers(graph: _Graph, encoder: NumberEncoder) -> list[str]:
@@ -170,7 +151,7 @@ def _categories(graph: _Graph, encoder: CategoryEncoder) -> list[str]:
         code = graph.node(
             "LabelEncoder",
             name,
-            domain=_ML,
+            domain=ML,
             keys_strings=[*categories, ""],
             values_int64s=[*range(other), missing],
             default_int64=other,
@@ -179,7 +160,9 @@ def _categories(graph: _Graph, encoder: CategoryEncoder) -> list[str]:
     return features
 
 
-def _model(graph: _Graph, encoder: TableEncoder, answers: Sequence[_Answer]) -> Any:
+def _model(
+    graph: _Graph, encoder: TableEncoder, answers: Sequence[_Answer], opsets: Mapping[str, int], ir_version: int
+) -> bytes:
     """The whole model: a column in, the predictions and perhaps the probabilities out."""
     kinds: dict[str, Any] = {}
     for part in encoder.dense_:
@@ -194,12 +177,12 @@ def _model(graph: _Graph, encoder: TableEncoder, answers: Sequence[_Answer]) -> 
         outputs.append(helper.make_tensor_value_info("probabilities", of, [None, None]))
     model = helper.make_model(
         helper.make_graph(graph.nodes, "mlcore", inputs, outputs, graph.constants),
-        opset_imports=[helper.make_opsetid(*each) for each in _OPSETS.items()],
-        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid(*each) for each in opsets.items()],
+        ir_version=ir_version,
         producer_name="ml-core-platform",
     )
     onnx.checker.check_model(model)
-    return model
+    return bytes(model.SerializeToString())
 
 
 def run(model: bytes, columns: Any) -> Sequence[NDArray[Any]]:

@@ -93,7 +93,8 @@ QUEUE_WAIT_SECONDS = _histogram(
 REFUSED = _counter(
     "mlcore_queue_refused_total",
     "requests",
-    "Requests without a prediction: queue_full on arrival, or deadline while they waited.",
+    "Requests without a prediction: queue_full on arrival, deadline while they waited, quota_requests or quota_rows of"
+    " the tenant.",
     "reason",
 )
 BATCH_ROWS = _histogram("mlcore_batch_rows", "rows", "Rows in one call of a model; the sum is all rows.", _ROWS)

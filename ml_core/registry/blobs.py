@@ -84,6 +84,7 @@ def store_and_register(
     store: ArtifactStore,
     put: Callable[[], StoredArtifact],
     register: Callable[[Connection, StoredArtifact], _Row],
+    derived: Sequence[Digest] = (),
 ) -> _Row:
     """Store bytes and commit the row that needs them: both, or neither.
 
@@ -98,6 +99,7 @@ def store_and_register(
         store: Where the bytes go.
         put: Stores them; called again if they were removed meanwhile.
         register: Writes the row, in a transaction of ``journal.writing``.
+        derived: Of further bytes that ``put`` stores and the row needs.
 
     Raises:
         TenantNotFoundError: The tenant was deleted; nothing is left behind.
@@ -108,8 +110,10 @@ def store_and_register(
         for _ in range(_TRIES):
             try:
                 with journal.writing(db, tenant_id) as connection:
-                    lock_digest(connection, tenant_id, artifact.digest, shared=True)
-                    if store.exists(tenant_id, artifact.digest):
+                    needed = (artifact.digest, *derived)
+                    for digest in needed:
+                        lock_digest(connection, tenant_id, digest, shared=True)
+                    if all(store.exists(tenant_id, digest) for digest in needed):
                         return register(connection, artifact)
             except RegistryUnavailableError as error:
                 if not waited_for_lock(error):
@@ -118,7 +122,8 @@ def store_and_register(
     except BaseException:
         # If the registry can't be asked whether the bytes are needed, they stay: the next collection removes them.
         with contextlib.suppress(MLFrameworkError):
-            remove_unneeded(db, tenant_id, store, artifact.digest)
+            for digest in (artifact.digest, *derived):
+                remove_unneeded(db, tenant_id, store, digest)
         raise
     raise ModelSaveError(
         f"The artifact {artifact.digest[:12]}… can't be registered: the same bytes are being removed.",

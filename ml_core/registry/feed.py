@@ -23,15 +23,26 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import api_keys, environments, feed_clock, models, placements, tenants, versions
+from ml_core.database.tables import (
+    api_keys,
+    environments,
+    feed_clock,
+    models,
+    placements,
+    prediction_quotas,
+    replica_reports,
+    tenants,
+    versions,
+)
 from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
 from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.placement import SHARED_CELL, tenant_of
-from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
+from ml_core.registry.records import value_of
 from ml_core.registry.versions.rows import (
     SELECT_SERVABLE,
     SERVABLE_COLUMNS,
@@ -86,6 +97,7 @@ class FeedReader:
     def __init__(self, db: DatabaseConnection, cell: str = SHARED_CELL) -> None:
         self._db = db
         self._tenant_id = tenant_of(cell)
+        self._clock = sa.select(*_CLOCK.selected_columns, _live_replicas(cell))
         self._epoch: object = None
 
     def read(self, after: int | None) -> AssignmentDelta:
@@ -99,27 +111,30 @@ class FeedReader:
                 a backup it gives a snapshot too, whether or not the registry has reached that generation again.
         """
         with self._db.serving() as connection:
-            epoch, now = connection.execute(_CLOCK).one()
+            epoch, now, live = connection.execute(self._clock).one()
+            replicas = max(1, live)  # this one may not have reported yet
             if self._epoch not in (None, epoch):
                 after = None
             if after == now:
                 self._epoch = epoch
-                return AssignmentDelta(now, False, {}, {}, {})
+                return AssignmentDelta(now, False, {}, {}, {}, epoch=epoch, replicas=replicas)
             since = after if after is not None and after < now else None
             found = self._tenants(connection, since)
             # In a delta, these may have come from another cell: all that they have is new here.
-            changed = [] if since is None else [tenant for tenant, policy in found.items() if policy is not None]
+            changed = [] if since is None else [tenant for tenant, policies in found.items() if policies is not None]
             rollouts, unreadable = self._rollouts(connection, since, changed)
             keys = self._keys(connection, since, changed)
             self._epoch = epoch
             return AssignmentDelta(
                 generation=now,
                 is_snapshot=since is None,
-                tenants={tenant: policy is not None for tenant, policy in found.items()},
+                tenants={tenant: policies is not None for tenant, policies in found.items()},
                 rollouts=rollouts,
                 keys=keys,
                 unreadable=unreadable,
-                prediction_policies={tenant: policy for tenant, policy in found.items() if policy is not None},
+                prediction_policies={tenant: policies.log for tenant, policies in found.items() if policies},
+                quotas={tenant: policies.quota for tenant, policies in found.items() if policies and policies.quota},
+                replicas=replicas,
                 epoch=epoch,
             )
 
@@ -128,10 +143,12 @@ class FeedReader:
             return tenant_id == self._tenant_id
         return ~sa.exists().where(placements.c.tenant_id == tenant_id, placements.c.has_moved)
 
-    def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, PredictionPolicy | None]:
-        """What each tenant lets be kept of its predictions; None once it is deleted or has moved to another cell."""
+    def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, _Policies | None]:
+        """The policies of each tenant; None once it is deleted or has moved to another cell."""
         is_here = sa.and_(tenants.c.deleted_at.is_(None), self._is_followed(tenants.c.tenant_id))
-        statement = sa.select(tenants.c.tenant_id, tenants.c.prediction_policy, is_here.label("is_here"))
+        statement = sa.select(
+            tenants.c.tenant_id, tenants.c.prediction_policy, is_here.label("is_here"), *_QUOTA_COLUMNS
+        ).join_from(tenants, prediction_quotas, prediction_quotas.c.tenant_id == tenants.c.tenant_id, isouter=True)
         if self._tenant_id is not None:
             statement = statement.where(tenants.c.tenant_id == self._tenant_id)
         statement = _restrict(statement, tenants.c.feed_generation, is_here, since)
@@ -253,6 +270,7 @@ class KeyWatch:
 
 
 _CLOCK = sa.select(feed_clock.c.epoch, feed_clock.c.generation)
+_QUOTA_COLUMNS = [column for column in prediction_quotas.c if column.name != "tenant_id"]
 _SINCE = sa.bindparam("since", type_=sa.BigInteger)
 _IS_ANY_STAMPED = sa.select(
     sa.or_(
@@ -291,8 +309,23 @@ def _readable(read: Callable[[_Row], _Value], row: _Row, kind: str, name: str) -
         return None
 
 
-def _tenant(row: AnyRow) -> tuple[TenantId, PredictionPolicy | None]:
-    return TenantId(row.tenant_id), PredictionPolicy(row.prediction_policy) if row.is_here else None
+class _Policies(NamedTuple):
+    """The policy of a tenant's prediction log, and its quota; None: it has none of its own."""
+
+    log: PredictionPolicy
+    quota: PredictionQuota | None
+
+
+def _tenant(row: AnyRow) -> tuple[TenantId, _Policies | None]:
+    if not row.is_here:
+        return TenantId(row.tenant_id), None
+    quota = None if row.weight is None else value_of(PredictionQuota, row)
+    return TenantId(row.tenant_id), _Policies(PredictionPolicy(row.prediction_policy), quota)
+
+
+def _live_replicas(cell: str) -> sa.ScalarSelect[int]:
+    is_live = sa.and_(replica_reports.c.cell == cell, replica_reports.c.expires_at > sa.func.now())
+    return sa.select(sa.func.count()).select_from(replica_reports).where(is_live).scalar_subquery()
 
 
 class _Part(NamedTuple):

@@ -70,6 +70,7 @@ _NUMBER = sa.cast(dataset_versions.c.number, sa.Text)
 
 _OF_BYTES = (
     _role("version", versions, _VERSION, **_bytes_of(versions)),
+    _role("version", versions, _VERSION, digest=versions.c.compiled_digest, size_bytes=versions.c.compiled_size_bytes),
     _role("dataset", dataset_versions, dataset_versions.c.dataset_id + "@" + _NUMBER, **_bytes_of(dataset_versions)),
     _role("run", run_artifacts, run_artifacts.c.run_id + "/" + run_artifacts.c.name, **_bytes_of(run_artifacts)),
 )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import placements, tenants
+from ml_core.database.tables import placements, prediction_quotas, tenants
 from ml_core.domain.placement import SHARED_CELL, dedicated_cell
-from ml_core.domain.tenant_policies import PredictionPolicy, SelfTestRows
+from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota, SelfTestRows
 from ml_core.exceptions import MLFrameworkError, TenantExistsError, did_you_mean
 from ml_core.ids import TenantId
 from ml_core.registry import journal
@@ -201,6 +201,35 @@ class TenantRepository:
         with journal.writing(self._db, name) as connection:
             journal.record(connection, name, "tenant.self_test_rows_set", {"tenant_id": name}, {"rows": rows.value})
             return value_of(TenantInfo, connection.execute(changed.returning(*_LISTED)).one())
+
+    def quota(self, tenant_id: str) -> PredictionQuota:
+        """What a tenant may ask of its cell.
+
+        Raises:
+            TenantNotFoundError: There is no such tenant, or it was deleted.
+        """
+        name = self.get(tenant_id).tenant_id
+        with self._db.tenant(name) as connection:
+            row = connection.execute(
+                sa.select(prediction_quotas).where(prediction_quotas.c.tenant_id == name)
+            ).one_or_none()
+        return PredictionQuota() if row is None else value_of(PredictionQuota, row)
+
+    def set_quota(self, tenant_id: str, quota: PredictionQuota) -> None:
+        """Set what a tenant may ask of its cell; replicas apply it within about a second.
+
+        Raises:
+            TenantNotFoundError: There is no such tenant, or it was deleted.
+            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+        """
+        name, values = TenantId(tenant_id), asdict(quota)
+        put = insert(prediction_quotas).values(tenant_id=name, **values)
+        with self._db.platform() as connection:
+            journal.lock_tenant(connection, name)
+            journal.record(connection, name, "tenant.quota_set", {"tenant_id": name}, values)
+            connection.execute(put.on_conflict_do_update(index_elements=["tenant_id"], set_=values))
+            stamped = sa.update(tenants).where(tenants.c.tenant_id == name)
+            connection.execute(stamped.values(feed_generation=advance_feed()))
 
     def list(self, *, limit: int = 100, cursor: str | None = None, deleted: bool = False) -> Page[TenantInfo]:
         """A page of the tenants of all cells by name, or of those that were deleted; read by the serving role."""

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from ml_core.data.kinds import InferredColumn
 from ml_core.data.profile import profile_columns, profile_predictions
+from ml_core.domain.columns import Columns
 from ml_core.domain.diagnostics import Diagnostics
 from ml_core.domain.intervals import Residuals
 from ml_core.domain.quality import TrainingProfile
@@ -43,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 _DIAGNOSTICS_SHARE = 0.1
 """Of a training's time until then, which its diagnostics may take."""
+_HELD_OUT = 1_000
+"""Rows that are kept until the version is registered."""
 _MAX_WARNINGS = 5
 _MAX_WARNING_CHARACTERS = 500
 
@@ -69,6 +72,7 @@ class FittedModel:
         diagnostics: What no metric shows of the held-out rows; None where there is nothing, or it failed.
         curves: Metric → its value after each round, see ``learning_curves``.
         profile: With which live rows are compared; None if that failed.
+        held_out: Canonical columns of the first held-out rows, to prove a compiled form with.
     """
 
     model_id: ModelId
@@ -91,6 +95,7 @@ class FittedModel:
     diagnostics: Diagnostics | None = None
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     profile: TrainingProfile | None = None
+    held_out: Columns = field(default_factory=dict)
 
 
 def _in_turn(work: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -264,6 +269,7 @@ def _evaluate(
         diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),
         curves=learning_curves(uncalibrated),
         profile=_profiled(request, table, held_out.predicted, output),
+        held_out={each.name: table.validation.columns[each.name][:_HELD_OUT] for each in inputs},
     )
 
 

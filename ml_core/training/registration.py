@@ -17,8 +17,9 @@ from ml_core.domain.version import Lineage, ModelVersion, RequiredModule, Servab
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
 from ml_core.ids import Digest, TenantId, VersionId, VersionRef
 from ml_core.models import own_types
+from ml_core.models.compiling import compile_model
 from ml_core.models.formats import skops_format
-from ml_core.models.loading import open_version
+from ml_core.models.loading import LoadedModel, open_version
 from ml_core.models.store import ArtifactStore
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import FittedModel
@@ -57,18 +58,25 @@ class Registrar:
         """
         data = skops_format.dump(fitted.pipeline)
         # The bytes are proved, not the pipeline in memory: only they will serve.
-        outside = tuple(sorted(self._prove(fitted, data)))
+        proved, outside_types = self._prove(fitted, data)
+        outside = tuple(sorted(outside_types))
         modules = own_types.required_by(outside)
         said = _own_code(outside, own_types.trusted(self.db.settings), modules)
         draft = _draft(replace(fitted, notes=(*fitted.notes, *said)), plan, run_id, outside, modules)
+        compiled = compile_model(proved, fitted.held_out)
+        draft = replace(draft, compilation=compiled.compilation)
         versions = VersionRepository(self.db, self.tenant_id, self.store)
-        made = versions.publish(draft, data, skops_format.FORMAT, actor=self.actor)
+        made = versions.publish(draft, data, skops_format.FORMAT, compiled=compiled.data, actor=self.actor)
         for note in said:
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
         return made
 
-    def _prove(self, fitted: FittedModel, data: bytes) -> Collection[str]:
-        """Load the saved bytes as a server would and run the self-test; returns types outside the platform's list."""
+    def _prove(self, fitted: FittedModel, data: bytes) -> tuple[LoadedModel, Collection[str]]:
+        """Load the saved bytes as a server would and run the self-test.
+
+        Returns:
+            The model, and types outside the platform's list.
+        """
         servable = ServableVersion(
             ref=VersionRef(self.tenant_id, fitted.model_id, _UNREGISTERED),
             model_type=fitted.model_type,
@@ -80,13 +88,13 @@ class Registrar:
         )
         try:
             try:
-                open_version(data, servable)
+                return open_version(data, servable), ()
             except UnsafeArtifactError as error:
                 # The caller's own classes: this process already runs their code, so it may load them.
                 outside = frozenset(error.attributes().get("types", ()))
-                open_version(data, servable, own_types.Trust(types=outside))
+                model = open_version(data, servable, own_types.Trust(types=outside))
                 own_types.remember(outside)  # after the proof: what can't be loaded is not trusted
-                return outside
+                return model, outside
         except ModelLoadError as error:
             raise ModelSaveError(
                 f"The fitted model can't be saved: {error.message}",
@@ -95,7 +103,6 @@ class Registrar:
                 model_id=str(fitted.model_id),
                 details=error.details,
             ) from error
-        return ()
 
 
 def _own_code(types: Sequence[str], trust: own_types.Trust, modules: Sequence[RequiredModule]) -> list[str]:

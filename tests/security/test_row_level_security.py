@@ -59,12 +59,13 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
     for policy, tables in {
         security.PLATFORM_POLICY: ("platform_keys", "job_batches"),
         "platform_reads": (
-            *("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "job_turns", "schedules", "audit"),
+            *("tenants", "placements", "prediction_quotas", "dataset_versions", "jobs", "job_quotas", "job_turns"),
+            *("schedules", "audit"),
         ),
-        "platform_changes": ("tenants", "placements", "jobs", "job_quotas"),
-        "platform_adds": ("audit", "jobs", "job_quotas", "placements"),
-        "only_platform_adds": ("jobs", "job_quotas", "placements"),
-        "only_platform_changes": ("job_quotas", "placements"),
+        "platform_changes": ("tenants", "placements", "prediction_quotas", "jobs", "job_quotas"),
+        "platform_adds": ("audit", "jobs", "job_quotas", "placements", "prediction_quotas"),
+        "only_platform_adds": ("jobs", "job_quotas", "placements", "prediction_quotas"),
+        "only_platform_changes": ("job_quotas", "placements", "prediction_quotas"),
     }.items():
         wanted |= {(table, policy, (security.APP_ROLE,)) for table in tables}
     assert found == wanted

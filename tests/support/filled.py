@@ -10,6 +10,7 @@ from ml_core.domain.job import JobKind, JobQuota
 from ml_core.domain.placement import Placement
 from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaReport
 from ml_core.domain.schedule import Cron
+from ml_core.domain.tenant_policies import PredictionQuota
 from ml_core.ids import EnvironmentName, HoldName, TenantId
 from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.datasets import DatasetRepository
@@ -25,6 +26,7 @@ from ml_core.registry.runs import RunRepository
 from ml_core.registry.runs.documents import RunDocuments
 from ml_core.registry.runs.experiments import ExperimentRepository
 from ml_core.registry.schedules import ScheduleRepository
+from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.predictions import answered, write
 from support.registry import TICKETS, register
@@ -60,6 +62,7 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     jobs.cancel(job_id)
     JobQueue(db).set_quota(tenant_id, JobQuota())
     PlacementRepository(db).set(tenant_id, Placement())
+    TenantRepository(db).set_quota(tenant_id, PredictionQuota())
     schedules = ScheduleRepository(db, tenant_id)
     if not schedules.list().items:
         schedules.add("yearly", Cron("0 0 1 1 *"), JobKind.TRAIN, {}, {})

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from ml_core.data.canonical import columns_from_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import feedback
-from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
+from ml_core.domain.prediction_record import AnsweredRequest
 from ml_core.domain.rollout import Side, choose
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.registry.predictions import PredictionRepository
@@ -59,15 +59,14 @@ class LiveModel:
     def _answer(self, frame: pd.DataFrame, keys: list[str], version: str, side: str, at: float | None) -> np.ndarray:
         answers = np.asarray(self.system.predict(self.model_id, frame, version=version, use_cache=False))
         signature = self.system.registry.versions.get(self.model_id, version).signature
-        columns, packer = columns_from_frame(frame, signature.inputs), RowPacker(signature)
+        columns = columns_from_frame(frame, signature.inputs)
         moment, requests = time.time() if at is None else at, []
         for row, key in enumerate(keys):
             one = {name: values[row : row + 1] for name, values in columns.items()}
-            numbers, texts = packer.pack(one, 1)
             requests.append(
                 AnsweredRequest(
                     str(self.system.tenant_id), self.model_id, version, self.environment, str(side), key, moment, 1.0,
-                    numbers, texts, signature, answers[row : row + 1], None, PredictionPolicy.INPUTS, 100,
+                    signature, one, answers[row : row + 1], None, PredictionPolicy.INPUTS,
                 )
             )  # fmt: skip
         write(self.db, *requests)

@@ -11,11 +11,12 @@ import numpy as np
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
+from ml_core.domain.prediction_record import AnsweredRequest
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.inference.prediction_spool import Spool, segment_bytes
 from ml_core.registry.predictions.ingest import PredictionIngest, Written
-from ml_core.registry.predictions.rendering import RenderedRequests, RequestRenderer
+from ml_core.registry.predictions.rendering import RenderedRequest, RenderedRequests, RequestRenderer
 
 SIGNATURE = Signature(
     (
@@ -34,7 +35,6 @@ _REST = {"amount": 1.5, "is_paying": True, "opened": "2026-02-01"}
 def answered(tenant_id: str, rows: list[dict[str, Any]] | None = None, **fields: Any) -> AnsweredRequest:
     """A request of ``tickets`` with one row, or those given, whose text may be left out. Each answer is ``a``."""
     given = [{"text": None, **row} for row in rows or [{"text": "hello", **_REST}]]
-    numbers, texts = RowPacker(SIGNATURE).pack(SIGNATURE.columns_from_rows(given), len(given))
     values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "model_id": "tickets",
@@ -44,22 +44,26 @@ def answered(tenant_id: str, rows: list[dict[str, Any]] | None = None, **fields:
         "request_id": uuid.uuid4().hex,
         "at": time.time(),
         "latency_ms": 1.5,
-        "numbers": numbers,
-        "texts": texts,
         "signature": SIGNATURE,
+        "columns": SIGNATURE.columns_from_rows(given),
         "predictions": np.array(["a"] * len(given), dtype=object),
         "probabilities": None,
         "policy": PredictionPolicy.INPUTS,
-        "size": 100,
     }
     return AnsweredRequest(**{**values, **fields})
 
 
+def spooled(*arguments: Any, **fields: Any) -> RenderedRequest:
+    """An answered request as it is spooled."""
+    return RequestRenderer().render(answered(*arguments, **fields))
+
+
 def rendered(*requests: AnsweredRequest) -> list[RenderedRequests]:
     """Requests as they are written."""
-    found, refused = RequestRenderer().render(requests)
-    assert not refused
-    return list(found)
+    found = [RequestRenderer().render(request) for request in requests]
+    segment = Spool(None).segment(segment_bytes(sum(len(each.lines) + 64 for each in found)))
+    assert all(map(segment.append, found))
+    return segment.read().requests
 
 
 def write(db: DatabaseConnection, *requests: AnsweredRequest) -> Written:

@@ -10,7 +10,8 @@ from ml_core.api.access import PlatformAccess, TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
+from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, PredictionQuota, Tenant, TenantChanges
+from ml_core.domain import tenant_policies
 from ml_core.domain.api_key import Scope
 from ml_core.models.store import platform_store
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
@@ -50,6 +51,20 @@ def update_tenant(access: TenantAccess, body: TenantChanges) -> Tenant:
     """Change what the platform keeps for a tenant."""
     changed = TenantRepository(access.db).update(access.tenant_id, self_test_rows=body.self_test_rows)
     return Tenant.model_validate(changed)
+
+
+@operation(router, "GET", "/{tenant}/quota", "tenants.quota", Scope.READ)
+def get_quota(access: TenantAccess) -> PredictionQuota:
+    """What a tenant may ask of the cell that serves it."""
+    return PredictionQuota.model_validate(TenantRepository(access.db).quota(access.tenant_id))
+
+
+@operation(router, "PUT", "/{tenant}/quota", "tenants.set_quota", Scope.ADMIN)
+def set_quota(access: TenantAccess, body: PredictionQuota) -> PredictionQuota:
+    """Set what a tenant may ask of its cell. Replicas apply it within a second or so. Takes a key of the platform."""
+    quota = tenant_policies.PredictionQuota(**body.model_dump())
+    TenantRepository(access.db).set_quota(access.tenant_id, quota)
+    return get_quota(access)
 
 
 @operation(router, "DELETE", "/{tenant}", "tenants.delete", Scope.ADMIN)

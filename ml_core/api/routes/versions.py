@@ -15,6 +15,7 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.environments import Hold, NewHold
 from ml_core.api.schemas.trainings import TrainingReport
 from ml_core.api.schemas.versions import (
+    Compilation,
     FullLineage,
     Lineage,
     NewVersion,
@@ -178,4 +179,5 @@ def _detail(version: domain.ModelVersion) -> VersionDetail:
         metadata=dict(version.metadata),
         effective_hyperparameters=dict(version.training.get("effective_hyperparameters", {})),
         modules=[RequiredModule.model_validate(each) for each in version.modules],
+        compilation=Compilation.model_validate(version.compilation),
     )

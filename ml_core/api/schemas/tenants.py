@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ml_core.api.schemas.base import Input, Schema
 from ml_core.domain.tenant_policies import SelfTestRows
@@ -30,6 +30,26 @@ class TenantChanges(Input):
     """What to change of a tenant."""
 
     self_test_rows: SelfTestRows
+
+
+class PredictionQuota(Schema):
+    """What a tenant may ask of the cell that serves it: of all replicas together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    weight: float = Field(
+        default=1.0, description="Share of processor time, 0.01 to 100, compared with other tenants that wait for it."
+    )
+    requests_per_s: float | None = Field(
+        default=None, description="Requests per second; more is 429; null: the platform's default."
+    )
+    rows_per_s: float | None = Field(
+        default=None, description="Rows per second; more is 429; null: the platform's default."
+    )
+    burst_s: float = Field(
+        default=1.0,
+        description="Seconds of both rates that may be saved up and used at once. A request with more rows is 413.",
+    )
 
 
 class Removed(Schema):

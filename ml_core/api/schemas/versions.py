@@ -60,6 +60,44 @@ class RequiredModule(Schema):
     version: str | None = Field(description="Of the distribution.")
 
 
+class CompiledForm(Schema):
+    """The estimator as an ONNX graph, an artifact derived from that of the version."""
+
+    digest: str = Field(description="sha256 of the graph.")
+    size_bytes: int
+    runtime: str = Field(description="The version of onnxruntime; with another one the original answers.")
+    max_rows: int | None = Field(description="The original answers requests of more rows. Null: of none.")
+
+
+class ParityProof(Schema):
+    """How the compiled form was compared with scikit-learn's answers."""
+
+    rows: int = Field(description="Rows that both answered.")
+    thresholds: int = Field(description="Splits of trees that were tested at the threshold and on either side of it.")
+    max_difference: float | None = Field(description="Null: not finite. Of probabilities, numbers or scores.")
+    flips: int = Field(description="Rows with another label.")
+    runtime: str = Field(description="The version of onnxruntime.")
+
+
+class FormCost(Schema):
+    """What a form costs a replica."""
+
+    memory_bytes: int
+    row_us: float = Field(description="CPU time of a request of one row, in microseconds.")
+    rows_64_us: float = Field(description="The same of 64 rows.")
+
+
+class Compilation(Schema):
+    """Which form of the estimator answers, and why."""
+
+    answers: str = Field(description="`compiled` or `original`.")
+    reason: str
+    form: CompiledForm | None
+    proof: ParityProof | None
+    original_cost: FormCost | None
+    compiled_cost: FormCost | None
+
+
 class VersionDetail(Version):
     """A version with everything that the registry knows of it."""
 
@@ -70,6 +108,7 @@ class VersionDetail(Version):
     modules: list[RequiredModule] = Field(
         description="Those that `MLCORE_TRUSTED_MODULES` must name where the version is served."
     )
+    compilation: Compilation
 
 
 class VersionChanges(Input):

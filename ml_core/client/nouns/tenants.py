@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
 from ml_core.api.schemas.platform import PlatformHealth
-from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
+from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, PredictionQuota, Tenant, TenantChanges
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
 from ml_core.domain.keywords import texts
 from ml_core.domain.tenant_policies import SelfTestRows
@@ -15,7 +15,7 @@ from ml_core.ids import TenantId
 
 
 class Tenants(Noun[Mode]):
-    """The tenants of a platform. All but ``get`` and ``update`` take a key of the platform."""
+    """The tenants of a platform. All but ``get``, ``update`` and ``quota`` take a key of the platform."""
 
     @operation
     def create(self, tenant_ids: Sequence[str]) -> Call[list_of[Tenant]]:
@@ -38,6 +38,16 @@ class Tenants(Noun[Mode]):
         """Change which rows the tenant's versions keep as their self-test."""
         body = TenantChanges(self_test_rows=SelfTestRows(self_test_rows))
         return Call("PATCH", f"/api/v1/tenants/{TenantId(tenant_id)}", Tenant, body=body)
+
+    @operation
+    def quota(self, tenant_id: str) -> Call[PredictionQuota]:
+        """What a tenant may ask of the cell that serves it."""
+        return Call("GET", f"/api/v1/tenants/{TenantId(tenant_id)}/quota", PredictionQuota)
+
+    @operation
+    def set_quota(self, tenant_id: str, quota: PredictionQuota) -> Call[PredictionQuota]:
+        """Set what a tenant may ask of its cell, which its replicas apply within a second or so."""
+        return Call("PUT", f"/api/v1/tenants/{TenantId(tenant_id)}/quota", PredictionQuota, body=quota)
 
     @operation
     def delete(self, tenant_id: str) -> Call[DeletedTenant]:

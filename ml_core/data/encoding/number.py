@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ def center_and_scale(matrix: NDArray[np.float64], scaling: Scaling) -> tuple[NDA
 # Zero-dimensional arrays: NumPy would convert a plain number on each call.
 _LARGEST = np.array(np.finfo(np.float32).max, dtype=np.float64)
 _SMALLEST = -_LARGEST
+_MOST = float(_LARGEST)
 
 
 class NumberEncoder:
@@ -64,6 +65,21 @@ class NumberEncoder:
         """Set what ``learn`` returned of each column, in the order of the names."""
         self.fill_, self.center_, self.scale_, flags = map(np.array, zip(*learned, strict=True))
         self.flagged_ = np.flatnonzero(flags)
+        self._build()
+
+    def _build(self) -> None:
+        """The same as plain numbers, which are derived from the state and not stored."""
+        self._plain = [
+            (float(f), float(c), float(s)) for f, c, s in zip(self.fill_, self.center_, self.scale_, strict=True)
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "scale_" in state:
+            self._build()
 
     @property
     def feature_names(self) -> list[str]:
@@ -88,6 +104,9 @@ class NumberEncoder:
 
     def encode(self, columns: Columns, out: NDArray[np.float64]) -> None:
         """Write the features of ``(n_rows,)`` columns to ``out``, ``(n_rows, width)`` float64 of zeros."""
+        if len(out) == 1:
+            self._encode_row(columns, out)
+            return
         matrix = self._stack(columns)
         missing = np.isnan(matrix)
         if missing.any():
@@ -99,6 +118,19 @@ class NumberEncoder:
         np.maximum(features, _SMALLEST, out=features)
         if len(self.flagged_):
             out[:, len(self.names) :] = missing[:, self.flagged_]
+
+    def _encode_row(self, columns: Columns, out: NDArray[np.float64]) -> None:
+        """The same of one row, the usual request: arrays of one row would cost more than the arithmetic."""
+        features, missing = [], []
+        for name, (fill, center, scale) in zip(self.names, self._plain, strict=True):
+            value = columns[name].item()
+            is_missing = value != value
+            missing.append(is_missing)
+            feature = ((fill if is_missing else value) - center) / scale
+            features.append(_MOST if feature > _MOST else -_MOST if feature < -_MOST else feature)
+        out[0, : len(features)] = features
+        for place, index in enumerate(self.flagged_.tolist(), len(features)):
+            out[0, place] = missing[index]
 
     def _stack(self, columns: Columns) -> NDArray[np.float64]:
         matrix = np.empty((len(columns[self.names[0]]), len(self.names)), dtype=np.float64)

@@ -35,6 +35,7 @@ from ml_core.database.tables.tenants import (
     idempotency_keys,
     placements,
     platform_keys,
+    prediction_quotas,
     tenant_key,
     tenants,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "placements",
     "platform_keys",
     "prediction_losses",
+    "prediction_quotas",
     "predictions",
     "replica_pending",
     "replica_reports",

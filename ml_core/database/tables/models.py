@@ -29,6 +29,8 @@ models = sa.Table(
 # distributions, which a server must trust to load it.
 # ``dataset_digest``: of the registered dataset that it was trained on. ``data_digest``: of the rows as the model saw
 # them, equal however the table came in.
+# ``compilation``: which form of the estimator answers, and why. ``compiled_digest`` and ``compiled_size_bytes``: of the
+# compiled form, whose bytes the version needs as it needs its own.
 versions = sa.Table(
     "versions",
     metadata,
@@ -53,11 +55,21 @@ versions = sa.Table(
     sa.Column("outside_types", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
     sa.Column("modules", JSONB, nullable=False, server_default=sa.text("'[]'::jsonb")),
     text("data_digest", nullable=True),
+    document("compilation"),
+    text("compiled_digest", nullable=True),
+    number("compiled_size_bytes", nullable=True),
     grammar("version", VersionId),
     grammar("digest", Digest),
+    grammar("compiled_digest", Digest),
     refers(models),
     sa.UniqueConstraint("tenant_id", "model_id", "number"),
     sa.Index(None, "tenant_id", "digest"),
+    sa.Index(
+        "ix_versions_compiled",
+        "tenant_id",
+        "compiled_digest",
+        postgresql_where=sa.text("compiled_digest IS NOT NULL"),
+    ),
     sa.Index(None, "tenant_id", "created_at", "model_id", "version"),
     sa.Index("ix_versions_shown", "tenant_id", "model_id", "number", postgresql_where=sa.text("archived_at IS NULL")),
     sa.Index(None, "tenant_id", "dataset_digest"),

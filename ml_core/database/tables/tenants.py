@@ -40,6 +40,22 @@ tenants = sa.Table(
     sa.Index(None, "feed_generation"),
 )
 
+# What a tenant may ask of its cell. A tenant without a row has the defaults; a rate that is null is the platform's.
+prediction_quotas = sa.Table(
+    "prediction_quotas",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column("weight", sa.Double, nullable=False, server_default=sa.text("1")),
+    sa.Column("requests_per_s", sa.Double),
+    sa.Column("rows_per_s", sa.Double),
+    sa.Column("burst_s", sa.Double, nullable=False, server_default=sa.text("1")),
+    sa.CheckConstraint(
+        "weight BETWEEN 0.01 AND 100 AND requests_per_s BETWEEN 0.001 AND 1000000"
+        " AND rows_per_s BETWEEN 0.001 AND 1000000 AND burst_s BETWEEN 0.001 AND 3600",
+        name="bounds",
+    ),
+)
+
 # Which cell serves a tenant, with the bounds of its dedicated cell. The row of ``PLATFORM`` has those of the shared
 # cell, so there is no foreign key. Once ``has_moved`` is true the shared cell no longer follows the tenant.
 placements = sa.Table(

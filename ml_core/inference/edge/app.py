@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from ml_core.domain.api_key import Scope as KeyScope
 from ml_core.exceptions import DeadlineExceededError, RequestTimeoutError
+from ml_core.inference.edge.grpc import GrpcRoutes
+from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.inference.edge.http import (
     ClientLeftError,
     HttpRequest,
@@ -23,6 +25,7 @@ from ml_core.inference.edge.protocol import ProtocolRoutes
 from ml_core.inference.edge.routes import PlatformRoutes
 from ml_core.inference.gate import TenantGate
 from ml_core.inference.service import PredictionService
+from ml_core.inference.turns import Turns
 
 MAX_IN_FLIGHT = 512
 """Concurrent requests of all tenants that are being answered; more are refused with 429."""
@@ -62,6 +65,7 @@ class Route(NamedTuple):
 def routes_of(service: PredictionService) -> list[Route]:
     """The routes of the prediction plane."""
     own, protocol = PlatformRoutes(service), ProtocolRoutes(service)
+    grpc = GrpcRoutes(service, protocol)
     tenant = "/t/{tenant}"
     model = f"{tenant}/v2/models/{{model}}"
     version = f"{model}/versions/{{version}}"
@@ -80,6 +84,20 @@ def routes_of(service: PredictionService) -> list[Route]:
                 Route("GET", f"{path}/config", protocol.config, _EITHER),
                 Route("GET", f"{path}/ready", protocol.model_ready, _EITHER),
                 Route("POST", f"{path}/infer", protocol.infer, _PREDICT),
+            )
+        ),
+        # The last is compared last.
+        *(
+            Route("POST", f"{tenant}/{SERVICE}/{method}", handler, scopes)
+            for method, handler, scopes in (
+                ("ModelInfer", grpc.model_infer, _PREDICT),
+                ("ModelReady", grpc.model_ready, _EITHER),
+                ("ModelMetadata", grpc.model_metadata, _EITHER),
+                ("ModelConfig", grpc.model_config, _EITHER),
+                ("ServerLive", grpc.server_live, _EITHER),
+                ("ServerReady", grpc.server_ready, _EITHER),
+                ("ServerMetadata", grpc.server_metadata, _EITHER),
+                ("{method}", grpc.unknown, _EITHER),
             )
         ),
         Route("GET", "/healthz", own.healthz),
@@ -118,7 +136,8 @@ class EdgeApp:
         self._host_sends_request_id = host_sends_request_id
         self._max_bytes = service.limits.max_body_bytes
         self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // tenant_share)
-        self._answering = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
+        bounds = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
+        self._answering = Turns(bounds, service.threads.shares)
         # By number of path segments, so that a request is compared with a few templates only.
         self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
         for route in routes:
@@ -193,12 +212,14 @@ class EdgeApp:
                     await request.read(self._max_bytes)
                     if request.encoding is not None:
                         request.body = await self._service.on_thread(
-                            decompress, request.body, request.encoding, self._max_bytes
+                            request.tenant, decompress, request.body, request.encoding, self._max_bytes
                         )
                 finally:
                     self._reading.leave(request.tenant)
-            self._answering.enter(request.tenant)
+            waiting = self._answering.enter(request.tenant, len(request.body))
             try:
+                if waiting is not None:
+                    await waiting
                 return await route.handler(request)
             finally:
                 self._answering.leave(request.tenant)

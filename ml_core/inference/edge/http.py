@@ -2,13 +2,14 @@
 
 ``{"error": {"code": …, "message": …, "details": {…}, "action": {…}, "request_id": …}}`` is the form of an error, except
 under ``/v2``, where the Open Inference Protocol requires ``{"error": "text"}``, and under a tenant's ``/mlflow``, where
-MLflow's clients expect ``{"error_code": …, "message": …}``.
+MLflow's clients expect ``{"error_code": …, "message": …}``. A gRPC call has it in its trailers.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -28,6 +29,7 @@ from ml_core.exceptions import (
     shown,
     status_of,
 )
+from ml_core.inference.edge.grpc_headers import GRPC_PATH, milliseconds, trailers_of
 from ml_core.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
@@ -38,8 +40,11 @@ _OWN_HEADERS = frozenset(
         b"authorization",
         b"content-encoding",
         b"content-length",
+        b"grpc-encoding",
+        b"grpc-timeout",
         b"idempotency-key",
         b"inference-header-content-length",
+        b"mlcore-tenant",
         b"x-request-id",
         b"x-request-timeout-ms",
     }
@@ -169,8 +174,10 @@ class HttpRequest:
         """The timeout of the request in milliseconds, at most the longest permitted.
 
         Raises:
-            InvalidRequestError: The header is not a whole number of at least 1.
+            InvalidRequestError: The header is not a whole number of at least 1, or no timeout of gRPC.
         """
+        if b"grpc-timeout" in self._headers:
+            return min(milliseconds(self._headers[b"grpc-timeout"]), limits.max_timeout_ms)
         timeout_ms = self._headers.get(b"x-request-timeout-ms")
         if timeout_ms is None:
             return limits.default_timeout_ms
@@ -190,6 +197,11 @@ class HttpRequest:
         """The encoding of the body in lower case; None if it is not compressed."""
         encoding = self._headers.get(b"content-encoding")
         return None if encoding is None or encoding.lower() == b"identity" else encoding.lower()
+
+    @property
+    def grpc_encoding(self) -> bytes:
+        """The encoding of compressed gRPC messages."""
+        return self._headers.get(b"grpc-encoding", b"identity")
 
     async def read(self, limit: int) -> None:
         """Read the body.
@@ -234,9 +246,9 @@ class HttpRequest:
 
 
 class HttpResponse:
-    """A complete response."""
+    """A complete response. ``trailers``: of the answer to a gRPC call, whose status they have."""
 
-    __slots__ = ("body", "content_type", "headers", "status")
+    __slots__ = ("body", "content_type", "headers", "status", "trailers")
 
     def __init__(
         self,
@@ -245,11 +257,13 @@ class HttpResponse:
         *,
         content_type: bytes = b"application/json",
         headers: Mapping[bytes, bytes] | None = None,
+        trailers: Mapping[bytes, bytes] | None = None,
     ) -> None:
         self.status = status
         self.body = body
         self.content_type = content_type
         self.headers = headers
+        self.trailers = trailers
 
     async def send(self, send: Send, request_id: bytes | None) -> None:
         """Send the response, with ``x-request-id`` unless it is None."""
@@ -261,9 +275,23 @@ class HttpResponse:
             headers.append((b"x-request-id", request_id))
         if self.headers:
             headers.extend(self.headers.items())
+        if self.trailers is not None:
+            await self._send_grpc(send, headers, self.trailers)
+            return
         start: dict[str, Any] = {"type": "http.response.start", "status": self.status, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": self.body})
+
+    async def _send_grpc(self, send: Send, headers: list[tuple[bytes, bytes]], trailers: Mapping[bytes, bytes]) -> None:
+        # An answer without a message has its trailers in the head.
+        if self.body:
+            headers = [header for header in headers if header[0] != b"content-length"]
+        else:
+            headers.extend(trailers.items())
+        await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": bool(self.body)})
+        await send({"type": "http.response.body", "body": self.body})
+        if self.body:
+            await send({"type": "http.response.trailers", "headers": list(trailers.items())})
 
 
 def _whole_number(text: bytes, header: str, *, least: int) -> int:
@@ -355,7 +383,7 @@ def error_response(error: Exception, path: str, request_id: str, *, is_operator:
         error = error.public()
     headers = {}
     if status in (429, 503):
-        headers[b"retry-after"] = b"%d" % (getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)
+        headers[b"retry-after"] = b"%d" % math.ceil(getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)
     elif status == 401:
         headers[b"www-authenticate"] = b"Bearer"
     elif status == 408:
@@ -376,6 +404,9 @@ def plain_error(
     action: Action | None = None,
 ) -> HttpResponse:
     """An error response in the format of the path."""
+    if GRPC_PATH.fullmatch(path):
+        trailers = trailers_of(status, message)
+        return HttpResponse(status, b"", content_type=b"application/grpc", headers=headers, trailers=trailers)
     if _PROTOCOL.fullmatch(path):
         return HttpResponse(status, orjson.dumps({"error": message}), headers=headers)
     if _MLFLOW.fullmatch(path):

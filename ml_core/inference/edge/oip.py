@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol v2; ``protocol`` has the routes and the responses.
+"""Requests of the Open Inference Protocol v2; ``protocol`` has the routes and the responses, ``grpc`` those of gRPC.
 
 The inputs are one tensor per column, ``[rows]`` or ``[rows, 1]``, or one numeric ``[rows, columns]`` tensor with all
 columns in the order of the metadata.
@@ -7,7 +7,7 @@ columns in the order of the metadata.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,10 @@ from ml_core.inference.routing import key_text
 # The range of ``datetime``, years 1 to 9999, in seconds since 1970-01-01 UTC; the end is excluded.
 _FIRST_SECOND = -62_135_596_800.0
 _END_SECOND = 253_402_300_800.0
+
+Values = NDArray[Any] | list[Any]
+ReadValues = Callable[[str, Mapping[str, Any], str, int], Values]
+"""Reads the flat values of a tensor: its field, its object, its datatype and their number."""
 
 PREDICTIONS = "predictions"
 PROBABILITIES = "probabilities"
@@ -135,12 +139,34 @@ def parse_infer(body: bytes, header_length: int | None, max_rows: int) -> InferB
     view = memoryview(body)
     data = parse_object(view[:header_length] if header_length is not None else body)
     binary = _Binary(view[header_length:] if header_length is not None else view[:0])
+
+    def read_values(field: str, item: Mapping[str, Any], datatype: str, count: int) -> Values:
+        size = _parameters(f"{field}.parameters", item).get("binary_data_size")
+        if size is None:
+            return values_from_json(f"{field}.data", item.get("data"), datatype, count)
+        return values_from_binary(field, binary.take(f"{field}.parameters.binary_data_size", size), datatype, count)
+
+    parsed = read_infer(data, read_values, max_rows, len(body))
+    if binary.left:
+        raise invalid("body", f"has {binary.left} bytes that belong to no tensor", "Correct binary_data_size.")
+    return parsed
+
+
+def read_infer(data: Mapping[str, Any], read_values: ReadValues, max_rows: int, size: int) -> InferBody:
+    """Check a request in the form that it has as JSON.
+
+    Args:
+        data: The object.
+        read_values: Reads the values of a tensor, which may be elsewhere.
+        max_rows: Limit of rows.
+        size: Bytes of the request.
+
+    Raises as ``parse_infer``.
+    """
     inputs = data.get("inputs")
     if type(inputs) is not list or not inputs:
         raise invalid("inputs", "must be a list of at least one tensor", "Send one tensor per column.")
-    tensors = [_parse_tensor(f"inputs[{i}]", item, binary, max_rows) for i, item in enumerate(inputs)]
-    if binary.left:
-        raise invalid("body", f"has {binary.left} bytes that belong to no tensor", "Correct binary_data_size.")
+    tensors = [_read_tensor(f"inputs[{i}]", item, read_values, max_rows) for i, item in enumerate(inputs)]
     _check_together(tensors)
     identity = data.get("id")
     if identity is not None and type(identity) is not str:
@@ -148,7 +174,7 @@ def parse_infer(body: bytes, header_length: int | None, max_rows: int) -> InferB
     parameters = _parameters("parameters", data)
     all_binary = _flag("parameters", parameters, "binary_data_output") or False
     outputs, key = _parse_outputs(data.get("outputs"), all_binary), sticky_key("parameters.key", parameters.get("key"))
-    return InferBody(identity, tensors, outputs, all_binary, len(body), key)
+    return InferBody(identity, tensors, outputs, all_binary, size, key)
 
 
 class _Binary:
@@ -169,7 +195,7 @@ class _Binary:
         return self._data[self._offset - size : self._offset]
 
 
-def _parse_tensor(field: str, item: Any, binary: _Binary, max_rows: int) -> Tensor:
+def _read_tensor(field: str, item: Any, read_values: ReadValues, max_rows: int) -> Tensor:
     if type(item) is not dict:
         raise invalid(field, "must be an object", "Send name, shape, datatype and data.")
     name, datatype = item.get("name"), item.get("datatype")
@@ -181,15 +207,7 @@ def _parse_tensor(field: str, item: Any, binary: _Binary, max_rows: int) -> Tens
     if shape[0] < 1:
         raise invalid(f"{field}.shape", "has no rows", "Send at least one row.")
     check_rows(shape[0], max_rows)
-    count = math.prod(shape)
-    size = _parameters(f"{field}.parameters", item).get("binary_data_size")
-    values: NDArray[Any] | list[Any]
-    if size is None:
-        values = values_from_json(f"{field}.data", item.get("data"), datatype, count)
-    else:
-        data = binary.take(f"{field}.parameters.binary_data_size", size)
-        values = values_from_binary(field, data, datatype, count)
-    return Tensor(field, name, datatype, shape, values)
+    return Tensor(field, name, datatype, shape, read_values(field, item, datatype, math.prod(shape)))
 
 
 def _check_together(tensors: list[Tensor]) -> None:

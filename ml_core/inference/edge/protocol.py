@@ -1,4 +1,4 @@
-"""The routes of the Open Inference Protocol v2, under the prefix of a tenant; ``oip`` parses the requests.
+"""The routes of the Open Inference Protocol v2 over HTTP, under the prefix of a tenant; ``oip`` parses the requests.
 
 The outputs are ``predictions`` ``[rows]`` and, for a classifier that has them, ``probabilities`` ``[rows, classes]`` in
 the order of the signature's classes.
@@ -6,6 +6,7 @@ the order of the signature's classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -45,10 +46,50 @@ class ProtocolRoutes:
         self._max_rows = service.limits.max_rows
         self._release = metadata.version(_DISTRIBUTION)
 
+    def describe_server(self) -> dict[str, Any]:
+        """The metadata of the server."""
+        extensions = ["binary_tensor_data", "model_configuration"]
+        return {"name": "mlcore", "version": self._release, "extensions": extensions}
+
+    async def describe_model(self, request: HttpRequest) -> dict[str, Any]:
+        """The metadata of the request's model."""
+        version = await self._service.router.describe(_target(request))
+        return describe_model(request.model, version.ref.version, version.signature)
+
+    async def describe_config(self, request: HttpRequest) -> dict[str, Any]:
+        """The configuration of the request's model."""
+        version = await self._service.router.describe(_target(request))
+        return describe_config(request.model, version.ref.version, version.signature, self._max_rows)
+
+    async def answer(
+        self,
+        request: HttpRequest,
+        parse: Callable[[int], InferBody],
+        render: Callable[[str, Prediction, InferBody], HttpResponse],
+    ) -> HttpResponse:
+        """Answer a request for predictions.
+
+        Args:
+            request: The request.
+            parse: Reads its tensors; gets the limit of rows.
+            render: Makes the response of the model's name, the prediction and the tensors.
+        """
+        if len(request.body) <= PARSE_ON_LOOP_BYTES:
+            body = parse(self._max_rows)
+        else:
+            body = await self._service.on_thread(request.tenant, parse, self._max_rows)
+        target = _target(request, body.key)
+        prediction = await self._service.predict(
+            target, body, proba=body.wants_probabilities, deadline=request.deadline
+        )
+        response = render(request.model, prediction, body)
+        if self._service.recorder is not None:
+            await self._service.recorder.record(target, prediction, request.arrived)
+        return response
+
     async def server(self, _: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2``."""
-        extensions = ["binary_tensor_data", "model_configuration"]
-        return json_response({"name": "mlcore", "version": self._release, "extensions": extensions})
+        return json_response(self.describe_server())
 
     async def live(self, _: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2/health/live``."""
@@ -61,14 +102,11 @@ class ProtocolRoutes:
 
     async def model(self, request: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2/models/{model}[/versions/{version}]``."""
-        version = await self._service.router.describe(_target(request))
-        return json_response(describe_model(request.model, version.ref.version, version.signature))
+        return json_response(await self.describe_model(request))
 
     async def config(self, request: HttpRequest) -> HttpResponse:
         """``GET …/config``: the model configuration extension, which Triton's clients use."""
-        version = await self._service.router.describe(_target(request))
-        ref, signature = version.ref, version.signature
-        return json_response(describe_config(request.model, ref.version, signature, self._max_rows))
+        return json_response(await self.describe_config(request))
 
     async def model_ready(self, request: HttpRequest) -> HttpResponse:
         """``GET …/ready``: whether the model can answer; loads the version if needed.
@@ -82,18 +120,9 @@ class ProtocolRoutes:
     async def infer(self, request: HttpRequest) -> HttpResponse:
         """``POST …/infer``."""
         header_length = request.header_length()
-        if len(request.body) <= PARSE_ON_LOOP_BYTES:
-            body = parse_infer(request.body, header_length, self._max_rows)
-        else:
-            body = await self._service.on_thread(parse_infer, request.body, header_length, self._max_rows)
-        target = _target(request, body.key)
-        prediction = await self._service.predict(
-            target, body, proba=body.wants_probabilities, deadline=request.deadline
+        return await self.answer(
+            request, lambda max_rows: parse_infer(request.body, header_length, max_rows), infer_response
         )
-        response = infer_response(request.model, prediction, body)
-        if self._service.recorder is not None:
-            self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
-        return response
 
 
 def _target(request: HttpRequest, key: str | None = None) -> Target:
@@ -104,7 +133,7 @@ def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpR
     """The response to ``infer``: JSON, followed by the binary outputs."""
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
-    for name, datatype, values in _outputs(prediction, body):
+    for name, datatype, values in outputs_of(prediction, body):
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(values.shape)}
         if body.is_binary(name):
             binary.append(to_binary(values, datatype))
@@ -131,7 +160,8 @@ def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpR
     )
 
 
-def _outputs(prediction: Prediction, body: InferBody) -> list[tuple[str, str, NDArray[Any]]]:
+def outputs_of(prediction: Prediction, body: InferBody) -> list[tuple[str, str, NDArray[Any]]]:
+    """The requested outputs: name, datatype and values, with the shape of the output."""
     predictions, probabilities = prediction.answer.predictions, prediction.answer.probabilities
     found: list[tuple[str, str, NDArray[Any]]] = []
     if body.wants(PREDICTIONS):

@@ -68,7 +68,7 @@ class PlatformRoutes:
             data["unknown_values"] = body.unknown_values
         response = json_response(data)
         if self._service.recorder is not None:
-            self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
+            await self._service.recorder.record(target, prediction, request.arrived)
         return response
 
     async def explain(self, request: HttpRequest) -> HttpResponse:
@@ -87,7 +87,7 @@ class PlatformRoutes:
             data["unknown_values"] = body.unknown_values
         # On the thread: an answer may have some megabytes.
         return await self._service.explanations.on_thread(
-            lambda: json_response({"explanations": explanation.to_json(), **data})
+            request.tenant, lambda: json_response({"explanations": explanation.to_json(), **data})
         )
 
     async def _parse(
@@ -96,7 +96,7 @@ class PlatformRoutes:
         if len(request.body) <= PARSE_ON_LOOP_BYTES:
             body = parse(request.body, max_rows)
         else:
-            body = await self._service.on_thread(parse, request.body, max_rows)
+            body = await self._service.on_thread(request.tenant, parse, request.body, max_rows)
         target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
         return body, target
 

@@ -130,7 +130,7 @@ class Collector(Planner):
                 raise _NotNow("it was restored and archived again meanwhile")
             if users := references(connection, item.tenant_id, [model_id], version):
                 raise _NotNow(f"it is needed by {', '.join(map(str, users))}")
-            (digest,) = remove(connection, item.tenant_id, model_id, version)
+            digest, *_ = remove(connection, item.tenant_id, model_id, version)
             subject = {"model_id": model_id, "version": version}
             journal.record(connection, item.tenant_id, "version.collected", subject, {"digest": digest})
         return 0

@@ -337,7 +337,7 @@ def _holders(connection: Connection, tenant_id: TenantId, digest: Digest) -> tup
         sa.select(name)
         .where(
             versions.c.tenant_id == tenant_id,
-            versions.c.digest == digest,
+            sa.or_(versions.c.digest == digest, versions.c.compiled_digest == digest),
             served.tenant_id == tenant_id,
             served.role.in_(SERVED),
             served.model_id == versions.c.model_id,

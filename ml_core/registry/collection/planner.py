@@ -182,7 +182,7 @@ class Planner:
             for name in going:
                 why = f"archived {_day(of_model[name].hidden_since)}"
                 rows.items.append(Item(tenant_id, Kind.VERSION, f"{model_id}@{name}", why, key=(model_id, name)))
-                rows.digests[of_model[name].digest] += 1
+                rows.digests.update(filter(None, (of_model[name].digest, of_model[name].compiled_digest)))
                 rows.versions.add(f"version:{model_id}@{name}")
             rows.models[model_id] = len(going)
             rows.kept += [
@@ -198,7 +198,8 @@ class Planner:
         rows.items += self._empty_models(connection, tenant_id, rows.models)
 
     def _due_versions(self, connection: Connection, tenant_id: TenantId) -> Sequence[AnyRow]:
-        wanted = (versions.c.model_id, versions.c.version, versions.c.number, versions.c.digest)
+        of = versions.c
+        wanted = (of.model_id, of.version, of.number, of.digest, of.compiled_digest)
         statement = (
             sa.select(*wanted, HIDDEN_SINCE.label("hidden_since"))
             .select_from(VERSIONS_WITH_MODEL)

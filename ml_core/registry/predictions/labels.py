@@ -1,6 +1,6 @@
 """Labels: the true values of predicted rows, recorded after the prediction.
 
-A label is accepted whether or not its prediction is in the log: a replica writes what it answered within half a second,
+A label is accepted whether or not its prediction is in the log: a replica writes what it answered about a second later,
 and predictions of a tenant that keeps nothing are never written. A label and its prediction are joined when both exist.
 """
 

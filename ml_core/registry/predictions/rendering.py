@@ -11,31 +11,32 @@ long, which the serving rate feels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import repeat
 from math import isnan
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 from orjson import OPT_SERIALIZE_NUMPY, dumps
 
-from ml_core.domain.columns import ColumnKind
-from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
+from ml_core.domain.columns import ColumnKind, Columns
+from ml_core.domain.prediction_record import AnsweredRequest
 from ml_core.domain.signature import Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.values import category_text
 
 COLUMNS = (
     "tenant_id",
-    "at",
-    "request_id",
     "model_id",
     "version",
     "environment",
     "rollout",
+    "at",
+    "request_id",
     "latency_ms",
     "row_number",
     "input_digest",
@@ -43,31 +44,48 @@ COLUMNS = (
     "prediction",
     "probabilities",
 )
-"""The order of the columns in a rendered row; ``at`` is in seconds since 1970-01-01 UTC."""
+"""The order of the columns in a rendered row; ``at`` is in microseconds since 1970-01-01 UTC, ``latency_ms`` too."""
 
 _NULL = "\\N"
 _INPUTS = COLUMNS.index("inputs")
-_DAY_S = 86_400
-_RENDERED_BYTES = 250  # of one beside its text
 _REMEMBERED_SIGNATURES = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-@dataclass(slots=True, eq=False)
-class RenderedRequests:
-    """Answered requests of a model and a day as they are written: their lines, and the policy of the moment.
+class RenderedRequest(NamedTuple):
+    """An answered request as it is written.
 
     Attributes:
+        day: When it was answered, whole days since 1970-01-01 UTC.
+        policy: The tenant's policy at that moment.
+        rows: The number of its rows.
+        lines: One for each row, in UTF-8.
+    """
+
+    tenant_id: str
+    model_id: str
+    day: int
+    policy: PredictionPolicy
+    rows: int
+    lines: bytes
+
+
+@dataclass(slots=True, eq=False)
+class RenderedRequests:
+    """Rendered requests of a model, a day and a policy, which are written together.
+
+    Attributes:
+        day: When they were answered, whole days since 1970-01-01 UTC.
         parts: The lines of each request.
         row_counts: The number of its rows.
     """
 
     tenant_id: str
     model_id: str
-    at: float
+    day: int
     policy: PredictionPolicy
-    parts: list[str]
+    parts: list[bytes]
     row_counts: list[int]
 
     @property
@@ -75,16 +93,11 @@ class RenderedRequests:
         """The number of rows."""
         return sum(self.row_counts)
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes that holding it takes, roughly."""
-        return _RENDERED_BYTES * len(self.parts) + sum(map(len, self.parts))
-
-    def parts_without_inputs(self) -> list[str]:
+    def parts_without_inputs(self) -> list[bytes]:
         """The lines of each request, without the inputs that they hold."""
         if self.policy is not PredictionPolicy.INPUTS:
             return self.parts
-        return [_without_inputs(lines) for lines in self.parts]
+        return [_without_inputs(lines.decode()).encode() for lines in self.parts]
 
     def split(self) -> tuple[RenderedRequests, RenderedRequests]:
         """Its two halves; there is more than one request."""
@@ -109,38 +122,19 @@ class RequestRenderer:
     def __init__(self) -> None:
         self._renderers: dict[int, Renderer] = {}  # by the id of the signature, which each keeps alive
 
-    def render(self, requests: Iterable[AnsweredRequest]) -> tuple[Collection[RenderedRequests], list[AnsweredRequest]]:
-        """Render requests, those of a model and a day together, in their order.
+    def render(self, request: AnsweredRequest) -> RenderedRequest:
+        """Render a request: about 4 microseconds for each row, 8 with its input.
 
-        Args:
-            requests: Answered requests whose policy is not ``NOTHING``.
-
-        Returns:
-            What was rendered, and the requests that have a value without a JSON form.
+        Raises:
+            TypeError, ValueError: A value has no JSON form.
         """
-        rendered: dict[tuple[str, str, PredictionPolicy, float], RenderedRequests] = {}
-        refused = []
-        for request in requests:
-            try:
-                lines = self._renderer(request).render(request)
-            except (TypeError, ValueError):
-                refused.append(request)
-                continue
-            key = (request.tenant_id, request.model_id, request.policy, request.at // _DAY_S)
-            together = rendered.get(key)
-            if together is None:
-                together = rendered[key] = RenderedRequests(*key[:2], request.at, request.policy, [], [])
-            together.parts.append(lines)
-            together.row_counts.append(request.rows)
-        return rendered.values(), refused
-
-    def _renderer(self, request: AnsweredRequest) -> Renderer:
         renderer = self._renderers.get(id(request.signature))
         if renderer is None:
             if len(self._renderers) >= _REMEMBERED_SIGNATURES:
-                self._renderers.clear()
+                self._renderers.clear()  # bounds the memory; renderers are cheap to make again
             renderer = self._renderers[id(request.signature)] = Renderer(request.signature)
-        return renderer
+        lines = renderer.render(request).encode()
+        return RenderedRequest(request.tenant_id, request.model_id, request.day, request.policy, request.rows, lines)
 
 
 class Renderer:
@@ -152,11 +146,13 @@ class Renderer:
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
-        packer, kinds = RowPacker(signature), {column.name: column.kind for column in signature.inputs}
-        self._names = [*packer.numeric, *packer.strings]
-        self._width = len(packer.numeric)
+        kinds = {column.name: column.kind for column in signature.inputs}
+        self._numeric = sorted(name for name, kind in kinds.items() if kind.is_numeric)
+        self._strings = sorted(name for name, kind in kinds.items() if not kind.is_numeric)
+        self._names = [*self._numeric, *self._strings]
+        self._arrays = _getter(self._numeric)
         self._converted = [
-            (i, _CONVERSIONS[kinds[name]]) for i, name in enumerate(packer.numeric) if kinds[name] in _CONVERSIONS
+            (i, _CONVERSIONS[kinds[name]]) for i, name in enumerate(self._numeric) if kinds[name] in _CONVERSIONS
         ]
         self._classes = [category_text(label) for label in signature.output.classes]
         self._answers = {label: _json(dumps(label)) for label in signature.output.classes if isinstance(label, str)}
@@ -170,43 +166,58 @@ class Renderer:
         Raises:
             TypeError, ValueError: A value has no JSON form.
         """
+        request_id = request.request_id
+        if not request_id.isalnum():
+            request_id = request_id.translate(_ESCAPES)
         # Parsed names hold nothing that ``COPY`` reads as more than itself.
         head = (
-            f"{request.tenant_id}\t{request.at!r}\t{request.request_id.translate(_ESCAPES)}\t{request.model_id}\t"
-            f"{request.version}\t{request.environment or _NULL}\t{request.rollout}\t{request.latency_ms:.3f}"
+            f"{request.tenant_id}\t{request.model_id}\t{request.version}\t{request.environment or _NULL}\t"
+            f"{request.rollout}\t{int(request.at * 1e6)}\t{request_id}\t{int(request.latency_ms * 1e3)}\t"
         )
-        inputs = [_kept(row) for row in self._rows(request)] if request.policy is PredictionPolicy.INPUTS else ()
+        numbers, texts = self._packed(request.columns, request.rows)
         probabilities = self._probabilities(request)
+        inputs = self._inputs(numbers, texts, request.rows) if request.policy is PredictionPolicy.INPUTS else None
         lines = []
-        labels = request.predictions.tolist()
-        for number, (content, label) in enumerate(zip(self._contents(request), labels, strict=True)):
-            digest = sha256(content).hexdigest()
-            kept = inputs[number] if inputs else _NULL
+        for row, label in enumerate(request.predictions.tolist()):
+            digest = sha256(numbers[row] + dumps(texts[row]) if texts else numbers[row]).hexdigest()
+            kept = _NULL if inputs is None else inputs[row]
             answer = self._answers.get(label) or _json(dumps(label, option=OPT_SERIALIZE_NUMPY))
-            given = probabilities[number] if probabilities else _NULL
-            lines.append(f"{head}\t{number}\t\\\\x{digest}\t{kept}\t{answer}\t{given}\n")
+            given = probabilities[row] if probabilities else _NULL
+            lines.append(f"{head}{row}\t\\\\x{digest}\t{kept}\t{answer}\t{given}\n")
         return "".join(lines)
 
-    def _contents(self, request: AnsweredRequest) -> list[bytes]:
-        """What each row's digest is of, see the module."""
-        numbers, texts, width = request.numbers, request.texts, 8 * self._width
-        contents = [numbers]
-        if request.rows > 1:
-            contents = [numbers[row * width : (row + 1) * width] for row in range(request.rows)]
-        return [content + dumps(row) for content, row in zip(contents, texts, strict=True)] if texts else contents
+    def _packed(self, columns: Columns, rows: int) -> tuple[list[bytes], list[tuple[str | None, ...]]]:
+        """The numbers and the strings of each row as they are digested; no strings without such columns."""
+        arrays = self._arrays(columns)
+        if rows == 1:
+            numbers = [b"".join(arrays)]  # joins bytes, in a third of the time of arrays
+        else:
+            width, packed = 8 * len(arrays), np.array(arrays, "<f8").T.tobytes()
+            numbers = [packed[row * width : (row + 1) * width] for row in range(rows)]
+        texts = [columns[name].tolist() for name in self._strings]
+        return numbers, list(zip(*texts, strict=True)) if texts else []
 
-    def _rows(self, request: AnsweredRequest) -> Iterator[dict[str, Any]]:
-        """Each row as the version read it, see the module."""
-        numbers = np.frombuffer(request.numbers, "<f8").reshape(request.rows, self._width).tolist()
-        for row, texts in zip(numbers, request.texts or repeat(()), strict=False):
+    def _inputs(self, numbers: Sequence[bytes], texts: Sequence[tuple[str | None, ...]], rows: int) -> list[str]:
+        """JSON of each row as the version read it, see the module."""
+        values = np.frombuffer(b"".join(numbers), "<f8").reshape(rows, len(self._numeric)).tolist()
+        return [_kept(row) for row in self._rows(values, texts)]
+
+    def _rows(self, values: Sequence[list[Any]], texts: Sequence[tuple[str | None, ...]]) -> Iterator[dict[str, Any]]:
+        for row, strings in zip(values, texts or repeat(()), strict=False):
             for index, convert in self._converted:
                 row[index] = convert(row[index])
-            yield dict(zip(self._names, (*row, *texts), strict=True))
+            yield dict(zip(self._names, (*row, *strings), strict=True))
 
     def _probabilities(self, request: AnsweredRequest) -> list[str]:
         if request.probabilities is None:
             return []
         return [_json(dumps(dict(zip(self._classes, row, strict=True)))) for row in request.probabilities.tolist()]
+
+
+def _getter(names: Sequence[str]) -> Callable[[Columns], tuple[Any, ...]]:
+    """Gets the arrays of columns, in a third of the time of a loop."""
+    # Of one name it would be the array, and of none nothing.
+    return itemgetter(*names) if len(names) > 1 else lambda columns: tuple(columns[name] for name in names)
 
 
 def _truth(value: float) -> bool | None:

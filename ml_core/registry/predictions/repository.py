@@ -57,8 +57,8 @@ class PredictionRepository(OfTenant):
     ) -> Page[PredictionRecord]:
         """A page of predicted rows, newest first. A filter that is left out does not restrict.
 
-        What a replica answered within the last second may be missing. A range of time reads the partitions of its days
-        only; the id of a request is looked up in each day's index.
+        What a replica answered within the last two seconds may be missing. A range of time reads the partitions of its
+        days only; the id of a request is looked up in each day's index.
 
         Args:
             model_id: Of this model.

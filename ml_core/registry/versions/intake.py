@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_core.domain.signature import Signature
-from ml_core.domain.version import Lineage, ModelVersion, RequiredModule, SelfTest, VersionDraft
+from ml_core.domain.version import Compilation, Lineage, ModelVersion, RequiredModule, SelfTest, VersionDraft
 from ml_core.exceptions import ModelSaveError, RefusedArtifactError, UnsafeArtifactError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.models import own_types
@@ -64,7 +64,7 @@ def draft_of(
     from ml_core.models.formats import skops_format
     from ml_core.registry.versions.describe import Description, describe, describe_with_sample, with_sample
 
-    lineage = Lineage()
+    lineage, compilation = Lineage(), Compilation()
     if submission.sample is not None:
         pipeline, outside = _load(data, trust)
         pipeline, table = with_sample(pipeline, submission.sample)
@@ -72,6 +72,7 @@ def draft_of(
         known = describe_with_sample(pipeline, table, Digest(hashlib.sha256(data).hexdigest()), model_type)
     elif twin is not None:
         known = Description(model_type or twin.model_type, twin.signature, twin.servable.self_test)
+        compilation = twin.compilation
         outside = twin.outside_types, twin.modules
         is_same_model = twin.model_id == submission.model_id
         lineage = twin.lineage if is_same_model else replace(twin.lineage, parent_version=None)
@@ -94,6 +95,7 @@ def draft_of(
         outside_types=outside[0],
         modules=outside[1],
         tags=submission.tags,
+        compilation=compilation,
     )
     return draft, data
 

@@ -226,13 +226,14 @@ def remove(
     """Delete a version, or all of a model. A trigger keeps names and digests. The caller checks the references first.
 
     Returns:
-        The digests of the deleted versions.
+        The digests of the deleted versions, each followed by that of its compiled form if it has one.
 
     Raises:
         VersionInUseError: It was promoted or held since then.
     """
     key = {"model_id": model_id} | ({} if version is None else {"version": version})
-    digests = connection.scalars(sa.select(versions.c.digest).filter_by(tenant_id=tenant_id, **key)).all()
+    wanted = sa.select(versions.c.digest, versions.c.compiled_digest).filter_by(tenant_id=tenant_id, **key)
+    digests = [digest for row in connection.execute(wanted) for digest in row if digest is not None]
     try:
         erase(connection, versions, **key)
     except sa.exc.IntegrityError as error:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
 
+COMPILED_FORMAT = "onnx"
+"""The format of the artifact of a compiled form."""
 _ABSENT = object()
 
 
@@ -89,13 +91,22 @@ class VersionRepository(OfTenant):
         draft, data = draft_of(submission, data, digest, model_type, twin, trust)
         return self.publish(draft, data, skops_format.FORMAT, actor=actor)
 
-    def publish(self, draft: VersionDraft, data: bytes, format: str, *, actor: str | None = None) -> ModelVersion:  # noqa: A002
+    def publish(
+        self,
+        draft: VersionDraft,
+        data: bytes,
+        format: str,  # noqa: A002
+        *,
+        compiled: bytes | None = None,
+        actor: str | None = None,
+    ) -> ModelVersion:
         """Store the bytes of an artifact and register them as a version: both, or neither.
 
         Args:
             draft: What the version is.
             data: The artifact.
             format: Of the artifact, such as ``skops/2``.
+            compiled: The bytes of the compiled form that the draft names, if they are not in the store.
             actor: For whom an operator registers it; None: the connection's principal.
 
         Raises:
@@ -108,12 +119,20 @@ class VersionRepository(OfTenant):
         TenantRepository(self._db).get(self._tenant_id)
         registration.check_draft(draft)
         signed = actor or self._db.principal.name
+        form = draft.compilation.form
+
+        def put() -> StoredArtifact:
+            if compiled is not None:
+                self._store.put(self._tenant_id, compiled, COMPILED_FORMAT)
+            return self._store.put(self._tenant_id, data, format)
+
         return store_and_register(
             self._db,
             self._tenant_id,
             self._store,
-            lambda: self._store.put(self._tenant_id, data, format),
+            put,
             lambda connection, artifact: registration.register(connection, self._tenant_id, draft, artifact, signed),
+            () if form is None else (form.digest,),
         )
 
     def register(self, draft: VersionDraft, artifact: StoredArtifact, actor: str) -> ModelVersion:
@@ -133,7 +152,9 @@ class VersionRepository(OfTenant):
         """
         registration.check_draft(draft)
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_digest(connection, self._tenant_id, artifact.digest, shared=True)
+            form = draft.compilation.form
+            for digest in (artifact.digest, *(() if form is None else (form.digest,))):
+                lock_digest(connection, self._tenant_id, digest, shared=True)
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
 
     def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> str | None:
@@ -381,10 +402,11 @@ class VersionRepository(OfTenant):
             lock_model(connection, self._tenant_id, name)
             self._check(connection, name, wanted, VersionTrigger.DELETE)
             refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=(*SERVED, "hold", "version"))
-            (digest,) = registration.remove(connection, self._tenant_id, name, wanted)
+            digests = registration.remove(connection, self._tenant_id, name, wanted)
             subject = {"model_id": name, "version": wanted}
-            journal.record(connection, self._tenant_id, "version.deleted", subject, {"digest": digest})
-        remove_unneeded(self._db, self._tenant_id, self._store, digest)
+            journal.record(connection, self._tenant_id, "version.deleted", subject, {"digest": digests[0]})
+        for digest in digests:
+            remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
         names = {"tenant": self._tenant_id, "model": model_id}

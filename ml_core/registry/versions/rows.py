@@ -17,6 +17,8 @@ from ml_core.database.tables import environments, models, version_tags, versions
 from ml_core.domain.rollout import Role, Use
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import (
+    Compilation,
+    CompiledForm,
     Lineage,
     ModelVersion,
     PackedVersion,
@@ -45,6 +47,7 @@ SERVABLE_COLUMNS = (
     sa.cast(versions.c.signature, sa.Text).label("signature"),
     sa.cast(versions.c.self_test, sa.Text).label("self_test"),
     sa.cast(versions.c.modules, sa.Text).label("modules"),
+    sa.cast(versions.c.compilation["form"], sa.Text).label("compiled"),
 )
 _TAGS = sa.func.jsonb_object_agg(version_tags.c.key, version_tags.c.value)
 # In the order of ``Role``.
@@ -69,7 +72,7 @@ _LINEAGE = tuple(field.name for field in fields(Lineage))
 _VERSION_COLUMNS = (
     *SERVABLE_COLUMNS,
     *_SHOWN_COLUMNS,
-    *(versions.c[name] for name in (*_LINEAGE, "metadata", "outside_types")),
+    *(versions.c[name] for name in (*_LINEAGE, "metadata", "outside_types", "compilation")),
 )
 _SUMMARY_COLUMNS = (
     versions.c.model_id,
@@ -121,7 +124,13 @@ def servable_from(row: AnyRow) -> ServableVersion:
         signature=_signature(row.signature),
         self_test=SelfTest.from_json(orjson.loads(row.self_test)),
         modules=tuple(map(RequiredModule.from_json, orjson.loads(row.modules))),
+        compiled=_form(row.compiled),
     )
+
+
+def _form(document: str | None) -> CompiledForm | None:
+    form = orjson.loads(document or "null")
+    return None if form is None else CompiledForm.from_json(form)
 
 
 def packed_from(row: AnyRow) -> PackedVersion:
@@ -133,7 +142,7 @@ def packed_from(row: AnyRow) -> PackedVersion:
     ref = VersionRef(*name_parts(row.tenant_id, row.model_id), _version_id(row.version))
     named = (ref, sys.intern(row.model_type), Digest(row.digest), row.size_bytes, sys.intern(row.format))
     modules = tuple(map(RequiredModule.from_json, orjson.loads(row.modules))) if row.modules != "[]" else ()
-    return PackedVersion(named, _utf8(row.signature), _utf8(row.self_test), modules)
+    return PackedVersion(named, _utf8(row.signature), _utf8(row.self_test), modules, _form(row.compiled))
 
 
 def name_parts(tenant_id: str, model_id: str) -> tuple[TenantId, ModelId]:
@@ -171,6 +180,7 @@ def version_from(row: AnyRow) -> ModelVersion:
         outside_types=tuple(row.outside_types),
         tags=row.tags or {},
         uses=_uses(row),
+        compilation=Compilation.from_json(row.compilation),
     )
 
 
@@ -190,6 +200,7 @@ def _uses(row: AnyRow) -> list[Use]:
 
 def draft_values(draft: VersionDraft) -> dict[str, Any]:
     """The columns that come from the caller's draft."""
+    form = draft.compilation.form
     return {
         "signature": draft.signature.to_json(),
         "self_test": draft.self_test.to_json(),
@@ -199,6 +210,9 @@ def draft_values(draft: VersionDraft) -> dict[str, Any]:
         **{name: getattr(draft.lineage, name) for name in _LINEAGE},
         "outside_types": sorted(draft.outside_types),
         "modules": [each.to_json() for each in draft.modules],
+        "compilation": draft.compilation.to_json(),
+        "compiled_digest": None if form is None else form.digest,
+        "compiled_size_bytes": None if form is None else form.size_bytes,
     }
 
 

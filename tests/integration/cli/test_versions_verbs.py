@@ -74,6 +74,27 @@ def test_two_versions_are_compared(mlcore: Callable, trained: str) -> None:
 
 
 @pytest.mark.both_doors
+def test_what_answers_is_shown_with_its_reason_and_proof(mlcore: Callable, tenant: str, tmp_path: Path) -> None:
+    """A forest is compiled when it is trained; a linear model is answered by its formula."""
+    table = tmp_path / "numbers.csv"
+    rows = "".join(f"{n},{n * 7 % 11},{'high' if n > 40 else 'low'}\n" for n in range(80))
+    table.write_text("a,b,label\n" + rows)
+    chosen = ("-t", tenant, "-m", "numbers")
+    for algorithm in ("random_forest", "logistic_regression"):
+        trained = mlcore("train", table, *chosen, "--target", "label", "-p", f"algorithm={algorithm}")
+        assert trained.code == 0, trained.err
+    shown = mlcore("versions", "show", *chosen, "-v", "1").out
+    assert "compiled: The compiled form takes" in shown
+    assert "0 flips, difference 0" in shown
+    found = mlcore("versions", "show", *chosen, "-v", "1", "--json").json["compilation"]
+    assert (found["answers"], found["proof"]["flips"]) == ("compiled", 0)
+    assert found["form"]["runtime"] == found["proof"]["runtime"]
+    assert found["compiled_cost"]["row_us"] < found["original_cost"]["row_us"]
+    shown = mlcore("versions", "show", *chosen, "-v", "2").out
+    assert "original: LogisticRegression is answered by its formula" in " ".join(shown.split())
+
+
+@pytest.mark.both_doors
 def test_a_version_is_reported(mlcore: Callable, trained: str, tmp_path: Path) -> None:
     """Data, quality, moves, and how to call the platform that was asked, in a file that did not exist."""
     mlcore("promote", "-t", trained, "-m", "tickets", "-v", "2")
@@ -81,7 +102,16 @@ def test_a_version_is_reported(mlcore: Callable, trained: str, tmp_path: Path) -
     said = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "2", "--output", file, "--json")
     assert (said.code, said.json) == (0, {"model_id": "tickets", "version": "2", "file": str(file)}), said.err
     page = file.read_text(encoding="utf-8")
-    found = ("Confusion matrix", "Calibration", "hardware", "promote", "scikit-learn", f"/t/{trained}/models/tickets/")
+    found = (
+        "Inference",
+        "The original form answers.",
+        "Confusion matrix",
+        "Calibration",
+        "hardware",
+        "promote",
+        "scikit-learn",
+        f"/t/{trained}/models/tickets/",
+    )
     assert [text for text in found if text not in page] == []
     again = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "2", "--output", file)
     assert (again.code, "Name another file" in again.err) == (1, True)

@@ -7,6 +7,7 @@ import inspect
 import math
 from datetime import UTC, date, datetime, timedelta
 
+import httpx
 import pytest
 
 from ml_core.api.access import Services
@@ -15,6 +16,7 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import DatasetDetail
 from ml_core.api.schemas.environments import Pointer
 from ml_core.api.schemas.runs import Run, RunFile
+from ml_core.api.schemas.tenants import PredictionQuota
 from ml_core.api.schemas.versions import VersionDetail
 from ml_core.client import AsyncMLClient, MLClient
 from ml_core.client.calls import AsyncItems, Noun
@@ -289,3 +291,16 @@ def test_another_tenant_has_the_same_connection(db, tenant_id, other_tenant_id):
         assert list(client.runs.list()) == []
         assert other_tenant_id in [tenant.tenant_id for tenant in client.tenants.list()]
         assert client.tenants.get(other_tenant_id).tenant_id == other_tenant_id
+
+
+def test_the_platform_sets_what_a_tenant_may_ask(client: MLClient, control: httpx.Client, tenant_id) -> None:
+    """The tenant's client reads it and is refused to change it; unknown fields and values out of range are 400."""
+    path = f"/api/v1/tenants/{tenant_id}/quota"
+    assert client.tenants.quota(tenant_id) == PredictionQuota()
+    with pytest.raises(PermissionDeniedError):
+        client.tenants.set_quota(tenant_id, PredictionQuota(requests_per_s=1e6))
+    answer = control.put(path, json={"requests_per_s": 100})
+    assert (answer.status_code, answer.json()["requests_per_s"]) == (200, 100)
+    assert client.tenants.quota(tenant_id) == PredictionQuota(requests_per_s=100)
+    for wrong in ({"requests_per_s": 0}, {"per_day": 5}):
+        assert control.put(path, json=wrong).status_code == 400

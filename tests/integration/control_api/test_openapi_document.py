@@ -26,6 +26,7 @@ STORY = (
         "tenants.create",
         "placements.set",
         "placements.set_shared_cell",
+        "tenants.set_quota",
         "tenants.update",
         "keys.create",
         "platform_keys.create",

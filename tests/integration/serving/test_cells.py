@@ -6,7 +6,9 @@ import os
 import signal
 from contextlib import closing
 from functools import partial
+from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import psutil
 import pytest
@@ -17,6 +19,8 @@ from ml_core.cells.plan import plan
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
 from ml_core.domain.placement import IDLE_AFTER, Placement, dedicated_cell
+from ml_core.inference.edge.grpc_headers import SERVICE
+from ml_core.inference.edge.grpc_messages import MESSAGES
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import find_marked
 from ml_core.platform.ray_cluster import read_token
@@ -70,6 +74,16 @@ def kill_the_loop(platform):
     return len(loops)
 
 
+def version_by_grpc(tenant):
+    """The version that answers a gRPC call, which names the tenant as metadata and no other address."""
+    metadata = [("authorization", f"Bearer {tenant.key}"), ("mlcore-tenant", tenant.tenant_id)]
+    row = {"name": "x", "datatype": "FP64", "shape": [1, len(ROW)], "contents": {"fp64_contents": ROW.values()}}
+    request = MESSAGES["ModelInferRequest"](model_name="m", inputs=[row])
+    with grpc.insecure_channel(urlsplit(tenant.platform.url).netloc) as channel:
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer", None, MESSAGES["ModelInferResponse"].FromString)
+        return infer(request.SerializeToString(), metadata=metadata, timeout=30).model_version
+
+
 def connect(tenant):
     """Makes clients, as ``traffic`` wants."""
     return lambda: MLClient(tenant.platform.url, api_key=tenant.key, tenant_id=tenant.tenant_id)
@@ -87,8 +101,10 @@ def test_no_request_fails_while_a_tenant_moves(platform, tenant):
         assert (dedicated.state, list(dedicated.dedicated)) == ("running", [dedicated_cell(tenant.tenant_id)])
         tenant.promote("m", second)
         report.wait_for(second, 50, 30)
+        assert version_by_grpc(tenant) == second
         place(tenant, is_dedicated=False)
         wait_until(lambda: not has_moved(tenant) and application(tenant) is None, MOVE_S)
+        assert version_by_grpc(tenant) == second
         report.wait_for(second, report.answers[second] + 100, 30)
     assert report.failures == []
     assert set(report.answers) == {"1", second}

@@ -115,6 +115,27 @@ def test_a_second_request_on_the_connection_has_its_own_headers(port):
     assert orjson.loads(body[body.rindex(b"[[") : body.rindex(b"]") + 1]) == [["host", "y"], ["connection", "close"]]
 
 
+def test_an_answer_has_trailers():
+    """After its chunks, once, and the connection serves the next request."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        await send({"type": "http.response.body", "body": b"c"})
+        await send({"type": "http.response.trailers", "headers": [(b"grpc-status", b"0"), (b"x", b"y")]})
+
+    path = b"/t/acme/inference.GRPCInferenceService/ModelInfer"
+    with served(app) as its_port:
+        first, second = (
+            b"POST %b HTTP/1.1\r\nhost: x\r\n%b\r\n" % (path, more) for more in (b"", b"connection: close\r\n")
+        )
+        status, head, body = send(its_port, first + second)
+    end = b"2\r\nab\r\n1\r\nc\r\n0\r\ngrpc-status: 0\r\nx: y\r\n\r\n"
+    assert (status, b"transfer-encoding: chunked" in head) == (200, True)
+    assert body.startswith(end + b"HTTP/1.1 200 OK")
+    assert body.endswith(b"\r\n\r\n" + end)
+
+
 MALFORMED = [
     b"nonsense\r\n\r\n",
     b"GET /t/acme/x HTTP/1.1\r\nbad header\r\n\r\n",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ml_core.domain.diagnostics import CalibrationBin, Confusion, Diagnostics, Histogram, Importance, ResidualBin
 from ml_core.domain.run import MetricSummary, Run, RunStatus
 from ml_core.domain.train_spec import TRAINING_RECORD
+from ml_core.domain.version import Compilation, FormCost, ParityProof
 from ml_core.evaluation import charts
 from ml_core.evaluation.report import RunRecord, run_report, write_report
 from ml_core.evaluation.version_report import CARD, VersionRecord, version_report
@@ -97,6 +98,13 @@ def version_with(name: str) -> VersionRecord:
         version="3",
         model_type="classification",
         uses=[SimpleNamespace(environment="staging", role="canary")],
+        compilation=Compilation(
+            f"Because of {name}.",
+            None,
+            ParityProof(1234, 56, 0.0, 0, name),
+            FormCost(4096, 280.5, 741.0),
+            FormCost(8192, 12.5, 465.0),
+        ),
         tags={name: name},
         metrics={"validation": {"accuracy": 0.8, name: 0.1}, "train": {"accuracy": 0.9}},
         created_at=START,
@@ -215,6 +223,9 @@ def test_what_the_report_of_a_version_shows() -> None:
     assert "in 4 folds" in text
     assert "0.75 ± 0.125" in text
     assert "Selected by plain over 5 folds of 80 training rows." in text
+    assert "The original form answers. Because of plain." in text
+    assert "Compared on 1,234 rows and at 56 thresholds" in text
+    assert "280.5" in text
     assert "/t/acme/models/m/predict" in text
     assert '"version": "3"' in text  # production does not serve it
     moved = re.findall(r"<td>(promote|start_canary|abort)</td>", page)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
 from ml_core.inference.batcher import Batcher, CostModel, DrainRate
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.models.loading import load_version
 from support.inprocess_cell import TICKET, servable
 from support.tables import measures
@@ -53,8 +54,9 @@ def model(store, fitted_measures):
 
 @pytest.fixture
 def pool():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
+    threads = FairThreads(Shares(lambda _: 1.0), "test")
+    yield threads
+    threads.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import pickle
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from ml_core.domain.assignment import CanaryRollout, PointerRef, Rollout
 from ml_core.domain.replica_report import MAX_PENDING
-from ml_core.domain.version import PackedVersion
+from ml_core.domain.version import CompiledForm, PackedVersion
 from ml_core.exceptions import ModelLoadError
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 from ml_core.inference.model_table import ModelTable
@@ -21,6 +22,7 @@ from ml_core.inference.pointers import pointer_key
 from ml_core.inference.recent import RecentPointers
 from support.inprocess_cell import MEASURE, CountingLoader, key_of, pointer, renamed, servable
 
+FORM = CompiledForm(Digest("0" * 64), 1, "1.0")
 PRODUCTION, ONE = EnvironmentName("production"), VersionId("1")
 
 
@@ -28,7 +30,7 @@ def packed(version, **changes):
     """The version as the feed reads it."""
     texts = {name: orjson.dumps(getattr(version, name).to_json()) for name in ("signature", "self_test")} | changes
     named = (version.ref, version.model_type, version.digest, version.size_bytes, version.format)
-    return PackedVersion(named, texts["signature"], texts["self_test"])
+    return PackedVersion(named, texts["signature"], texts["self_test"], version.modules, version.compiled)
 
 
 @pytest.fixture
@@ -45,6 +47,8 @@ def test_a_packed_version_is_the_version(version):
     assert pickle.loads(pickle.dumps(same)) == version
     assert len({packed(version), packed(version)}) == 1
     assert same != packed(renamed(version, "2"))
+    assert packed(dataclasses.replace(version, compiled=FORM)).opened().compiled == FORM
+    assert packed(dataclasses.replace(version, compiled=FORM)) != same
     assert same != packed(version, self_test=b'{"rows": [], "predictions": []}')
     with pytest.raises(AttributeError, match="labels"):
         _ = same.labels

@@ -16,6 +16,7 @@ class Model:
     """As much of a loaded model as eviction sees."""
 
     memory_bytes: int
+    uncompiled: str | None = None
 
 
 def key(name):

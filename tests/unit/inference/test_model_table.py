@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ml_core.domain.assignment import CanaryRollout, Rollout
+from ml_core.domain.version import CompiledForm
 from ml_core.exceptions import Action, ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
-from ml_core.ids import VersionRef
+from ml_core.ids import Digest, VersionRef
 from ml_core.inference.loads import RETRY_FIRST_S
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.pointers import version_key
@@ -58,6 +59,17 @@ def test_a_promoted_version_answers(table, store, fitted_measures):
     version = servable(store, fitted_measures)
     promote(table, version)
     assert version_of(table, key_of(version)) == "1"
+
+
+def test_models_whose_compiled_form_can_not_be_used_are_counted(table, store, fitted_measures):
+    """The original answers; the count goes when the model does."""
+    form = CompiledForm(Digest("0" * 64), 9, "1.0.0")
+    version = dataclasses.replace(servable(store, fitted_measures), compiled=form)
+    promote(table, version)
+    assert version_of(table, key_of(version)) == "1"
+    assert table.describe()["uncompiled"] == 1
+    table.drop_tenant(version.ref.tenant_id)
+    assert table.describe()["uncompiled"] == 0
 
 
 def test_the_old_version_answers_while_the_new_one_loads(store, fitted_measures):

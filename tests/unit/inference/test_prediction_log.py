@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ml_core.domain.prediction_record import Loss, LossReason
 from ml_core.exceptions import InvalidRequestError, RegistryUnavailableError
-from ml_core.inference.prediction_log import BATCH_ROWS, PredictionLog
+from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
+from ml_core.inference.assignment import Assignment
+from ml_core.inference.batcher import Answer
+from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
+from ml_core.inference.prediction_spool import SEGMENT_BYTES
+from ml_core.inference.routing import Target
+from ml_core.inference.service import Prediction
 from ml_core.registry.predictions.ingest import Written
-from ml_core.registry.predictions.rendering import COLUMNS
+from ml_core.registry.predictions.rendering import COLUMNS, RenderedRequest
 from ml_core.settings import PredictionLogSettings
-from support.predictions import answered
+from support.predictions import SIGNATURE, spooled
 from support.waiting import wait_until
 
 REQUEST_ID = COLUMNS.index("request_id")
@@ -38,7 +46,7 @@ class Registry:
         assert self.go_on.wait(20)
         if self.is_away:
             raise RegistryUnavailableError("It is away.")
-        ids = [lines.split("\t")[REQUEST_ID] for request in requests for lines in request.parts]
+        ids = [lines.decode().split("\t")[REQUEST_ID] for request in requests for lines in request.parts]
         if self.poison in ids:
             raise InvalidRequestError("It can't be stored.")
         self.batches.append((ids, list(losses), batch_id, is_repeated))
@@ -89,18 +97,22 @@ def test_answers_are_written_in_order_and_together(registry, open_log):
     log = open_log(flush_s=0.2)
     log.start()
     for number in range(50):
-        log.append(answered("acme", request_id=str(number)))
+        log.append(spooled("acme", request_id=str(number)))
     wait_until(lambda: log.describe()["written"] == 50)
     assert registry.written == [str(number) for number in range(50)]
     assert len(registry.batches) == 1
 
 
-def test_a_full_batch_does_not_wait(registry, open_log):
+def large(bytes_: int, **fields) -> RenderedRequest:
+    """A request of one row with about as many bytes."""
+    return spooled("acme", [{"text": "x" * bytes_}], **fields)
+
+
+def test_a_full_segment_does_not_wait(registry, open_log):
     """Nor is a transaction larger than it has to be."""
     log = open_log(flush_s=1000)
-    rows = [{}] * (BATCH_ROWS // 4)
     for _ in range(5):
-        log.append(answered("acme", rows))
+        log.append(large(SEGMENT_BYTES // 5))
     log.start()
     wait_until(lambda: log.describe()["queued"] == 0)
     assert [len(ids) for ids, _, _, _ in registry.batches] == [4, 1]
@@ -108,34 +120,27 @@ def test_a_full_batch_does_not_wait(registry, open_log):
 
 def test_what_does_not_fit_is_counted_and_told(registry, open_log):
     """The newest goes; the next batch carries the count, and later ones do not repeat it."""
-    log = open_log(queue_rows=3)
+    log = open_log(queue_mb=2 * SEGMENT_BYTES >> 20)
     for number in range(5):
-        log.append(answered("acme", request_id=str(number)))
-    assert log.describe()["lost"] == {"queue_full": 2}
+        log.append(large(SEGMENT_BYTES * 2 // 3, request_id=str(number)))
+    assert log.describe()["lost"] == {"queue_full": 3}
     log.start()
     wait_until(lambda: log.describe()["queued"] == 0)
-    assert registry.written == ["0", "1", "2"]
-    (loss,) = registry.batches[0][1]
-    assert (loss.tenant_id, loss.model_id, loss.reason, loss.rows) == ("acme", "tickets", LossReason.QUEUE_FULL, 2)
-    log.append(answered("acme"))
-    wait_until(lambda: len(registry.batches) == 2)
-    assert registry.batches[1][1] == []
+    assert registry.written == ["0", "1"]
+    (loss,) = [loss for _, losses, _, _ in registry.batches for loss in losses]
+    assert (loss.tenant_id, loss.model_id, loss.reason, loss.rows) == ("acme", "tickets", LossReason.QUEUE_FULL, 3)
+    log.append(spooled("acme"))
+    wait_until(lambda: len(registry.batches) == 3)
+    assert registry.batches[2][1] == []
     assert counts_add_up(log)
-
-
-def test_bytes_are_bounded_too(registry, open_log):
-    """A megabyte of long texts is not ten rows."""
-    log = open_log(queue_mb=1)
-    for _ in range(10):
-        log.append(answered("acme", size=400_000))
-    assert log.describe()["queued"] == 2
 
 
 def test_one_request_larger_than_the_queue_is_taken(registry, open_log):
     """It would never be noted otherwise."""
-    log = open_log(queue_rows=3)
-    log.append(answered("acme", [{}] * 10))
-    assert log.describe()["queued"] == 10
+    log = open_log(queue_mb=1)
+    log.append(large(2 * SEGMENT_BYTES))
+    log.append(large(2 * SEGMENT_BYTES))
+    assert (log.describe()["queued"], log.describe()["lost"]) == (1, {"queue_full": 1})
 
 
 def test_a_registry_that_hangs_holds_up_no_answer(registry, open_log):
@@ -143,9 +148,9 @@ def test_a_registry_that_hangs_holds_up_no_answer(registry, open_log):
     registry.go_on.clear()
     log = open_log()
     log.start()
-    log.append(answered("acme"))
+    log.append(spooled("acme"))
     wait_until(lambda: registry.tries == 1)
-    request = answered("acme")
+    request = spooled("acme")
     started = time.perf_counter()
     for _ in range(1000):
         log.append(request)
@@ -158,9 +163,9 @@ def test_while_the_registry_is_away_nothing_is_lost_that_fits(registry, open_log
     registry.is_away = True
     log = open_log()
     log.start()
-    log.append(answered("acme", request_id="early"))
+    log.append(spooled("acme", request_id="early"))
     wait_until(lambda: registry.tries >= 2)
-    log.append(answered("acme", request_id="late"))
+    log.append(spooled("acme", request_id="late"))
     assert log.describe()["error"] == "registry_unavailable"
     registry.is_away = False
     wait_until(lambda: log.describe()["written"] == 2)
@@ -175,10 +180,10 @@ def test_a_request_that_the_registry_refuses_goes_alone(registry, open_log):
     log = open_log(flush_s=0.2)
     log.start()
     for number in range(9):
-        log.append(answered("acme", [{}, {}], request_id=str(number)))
+        log.append(spooled("acme", [{}, {}], request_id=str(number)))
     wait_until(lambda: log.describe()["queued"] == 0)
     assert registry.written == ["0", "1", "2", "3", "4", "6", "7", "8"]
-    log.append(answered("acme"))
+    log.append(spooled("acme"))
     wait_until(lambda: log.describe()["queued"] == 0)
     assert log.describe()["lost"] == {"refused": 2}
     assert registry.losses == {LossReason.REFUSED: 2}
@@ -192,39 +197,37 @@ def test_small_requests_of_a_model_and_a_day_are_written_together(registry, open
     monkeypatch.setattr(registry, "write", lambda requests, *_, **__: (seen.extend(requests), Written(4))[1])
     log = open_log()
     for tenant, at in (("acme", 0.0), ("globex", 0.0), ("acme", 1.0), ("acme", 86_400.0)):
-        log.append(answered(tenant, at=at))
+        log.append(spooled(tenant, at=at))
     log.start()
     wait_until(lambda: log.describe()["written"] == 4)
-    assert [(each.tenant_id, each.at, each.rows) for each in seen] == [
-        ("acme", 0.0, 2),
-        ("globex", 0.0, 1),
-        ("acme", 86_400.0, 1),
+    assert [(each.tenant_id, each.day, each.rows) for each in seen] == [
+        ("acme", 0, 2),
+        ("globex", 0, 1),
+        ("acme", 1, 1),
     ]
 
 
 def test_a_value_without_json_costs_its_own_request_only(registry, open_log):
     """It is counted, and the rest is written."""
     log = open_log()
-    log.append(answered("acme", predictions=np.array([object()], dtype=object)))
-    log.append(answered("acme", request_id="good"))
+    assignment = Assignment()
+    recorder = PredictionRecorder(assignment, log, None)
+    version = SimpleNamespace(ref=VersionRef(TenantId("acme"), ModelId("tickets"), VersionId("1")), signature=SIGNATURE)
+
+    async def record(values):
+        target = Target("acme", "tickets", request_id="good")
+        answer = Answer(np.array(values, dtype=object), None)
+        columns = SIGNATURE.columns_from_rows([{"text": None}] * len(values))
+        await recorder.record(target, Prediction(version, answer, columns), 0.0)
+
+    for values in ([object()], [object()] * 100, ["a"], ["a"] * 100):
+        asyncio.run(record(values))
     log.start()
     wait_until(lambda: log.describe()["queued"] == 0)
-    assert (registry.written, log.describe()["lost"]) == (["good"], {"refused": 1})
-    wait_until(lambda: registry.losses == {LossReason.REFUSED: 1})
-    assert (counts_add_up(log), log._held_bytes) == (True, 0)
-
-
-def test_what_waits_for_the_registry_takes_little_memory(registry, open_log):
-    """It is rendered while the registry is away."""
-    registry.is_away = True
-    log = open_log()
-    log.start()
-    log.append(answered("acme", size=10_000))
-    log.append(answered("acme", size=10_000))
-    wait_until(lambda: registry.tries >= 2)
-    log.append(answered("acme", size=10_000))
-    wait_until(lambda: log._held_bytes < 10_000)
-    assert log.describe()["queued"] == 3
+    assert (registry.written, log.describe()["lost"]) == (["good", "good"], {"refused": 101})
+    wait_until(lambda: registry.losses == {LossReason.REFUSED: 101})
+    assert counts_add_up(log)
+    recorder.close()
 
 
 def test_a_stream_of_answers_is_written_in_few_batches(registry, open_log):
@@ -232,7 +235,7 @@ def test_a_stream_of_answers_is_written_in_few_batches(registry, open_log):
     log = open_log(flush_s=0.2)
     log.start()
     for number in range(20):
-        log.append(answered("acme"))
+        log.append(spooled("acme"))
         wait_until(lambda expected=number: registry.tries > 0 or expected < 10)
     wait_until(lambda: log.describe()["queued"] == 0)
     assert len(registry.batches) <= 3
@@ -242,7 +245,7 @@ def test_closing_writes_what_is_left(registry, open_log):
     """Without waiting for the flush interval."""
     log = open_log(flush_s=1000)
     log.start()
-    log.append(answered("acme"))
+    log.append(spooled("acme"))
     log.close(10)
     assert log.describe()["written"] == 1
 
@@ -253,8 +256,72 @@ def test_closing_while_the_registry_is_away_counts_what_is_lost(registry, open_l
     log = open_log()
     log.start()
     for _ in range(3):
-        log.append(answered("acme"))
+        log.append(spooled("acme"))
     log.close(0.3)
-    log.append(answered("acme"))
+    log.append(spooled("acme"))
     assert log.describe()["lost"] == {"shutdown": 4}
     assert counts_add_up(log)
+
+
+@pytest.fixture
+def open_spooled(registry, tmp_path) -> Iterator[Callable[..., PredictionLog]]:
+    """Makes logs whose spools are in one folder."""
+    logs: list[PredictionLog] = []
+
+    def make(**settings: float) -> PredictionLog:
+        given = PredictionLogSettings(**{"flush_s": 0.01, **settings})
+        logs.append(PredictionLog(registry, given, folder=tmp_path / "spool"))
+        return logs[-1]
+
+    yield make
+    registry.go_on.set()
+    for log in logs:
+        log.close(0)
+
+
+def test_a_log_that_ends_without_the_registry_leaves_its_spool(registry, open_spooled, tmp_path):
+    """The next one writes rows and counts as a batch that may be there already, once, and removes the files."""
+    registry.is_away = True
+    log = open_spooled(queue_mb=SEGMENT_BYTES >> 20)
+    log.append(spooled("acme", request_id="kept"))
+    log.append(large(SEGMENT_BYTES))
+    log.start()
+    wait_until(lambda: registry.tries > 0)
+    log.close(0.3)
+    log._thread.join(10)
+    assert (log.describe()["queued"], log.describe()["lost"]) == (1, {"queue_full": 1})
+    registry.is_away = False
+    following = open_spooled()
+    following.append(spooled("acme", request_id="own"))
+    following.start()
+    wait_until(lambda: following.describe()["recovered"] == 1 and following.describe()["queued"] == 0)
+    assert sorted(registry.written) == ["kept", "own"]
+    ((_, losses, _, is_repeated),) = [batch for batch in registry.batches if batch[0] == ["kept"]]
+    assert ([(loss.reason, loss.rows) for loss in losses], is_repeated) == ([(LossReason.QUEUE_FULL, 1)], True)
+    assert counts_add_up(following)
+    following.close(10)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_spool_uses_its_files_again(registry, open_spooled, tmp_path):
+    """Two are enough while the registry keeps up, and a log that ends leaves none."""
+    log = open_spooled()
+    log.start()
+    for number in range(5):
+        log.append(spooled("acme", request_id=str(number)))
+        wait_until(lambda expected=number + 1: log.describe()["written"] == expected)
+        assert len(list((tmp_path / "spool").iterdir())) <= 2
+    assert len({batch_id for _, _, batch_id, _ in registry.batches}) == 5
+    log.close(10)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_full_disk_costs_no_answer(registry, tmp_path):
+    """Rows are held in memory and written; health says so, and how many would have been lost with the process."""
+    (tmp_path / "file").write_text("")
+    log = PredictionLog(registry, PredictionLogSettings(flush_s=0.01), folder=tmp_path / "file")
+    log.append(spooled("acme"))
+    log.start()
+    wait_until(lambda: log.describe()["written"] == 1)
+    assert (log.describe()["unspooled"], bool(log.describe()["spool_fault"])) == (1, True)
+    log.close(10)

@@ -18,6 +18,7 @@ from k8s.serve import HTTP
 from ml_core.cells.serve_api import serve_config
 from ml_core.domain.api_key import ApiKey
 from ml_core.domain.placement import Placement, Placements
+from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
 from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
 from support import kuberay
@@ -295,6 +296,17 @@ def test_only_the_release_the_operator_and_clients_reach_ray() -> None:
     assert test["podSelector"]["matchLabels"].items() <= labels.items()
     assert (clients["ports"], prometheus["ports"]) == ([{"port": 8000}], [{"port": 8080}])
     assert ("NetworkPolicy", "ml-ml-platform-ray") not in rendered("--set", "networkPolicy.enabled=false")
+
+
+def test_calls_and_requests_have_one_listener() -> None:
+    """Two ports of the Service, because a gateway speaks HTTP/2 only to a port that says so."""
+    objects = of("production")
+    http, grpc = objects["Service", "ml-ml-platform"]["spec"]["ports"]
+    assert http["targetPort"] == grpc["targetPort"] == HTTP["port"]
+    assert (grpc["appProtocol"], "appProtocol" in http) == ("kubernetes.io/h2c", False)
+    calls, others = objects["HTTPRoute", "ml-ml-platform"]["spec"]["rules"]
+    assert calls["matches"] == [{"path": {"type": "PathPrefix", "value": f"/{SERVICE}"}}]
+    assert [rule["backendRefs"][0]["port"] for rule in (calls, others)] == [grpc["port"], http["port"]]
 
 
 @pytest.mark.parametrize(

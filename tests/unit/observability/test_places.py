@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import DeadlineExceededError, ModelLoadError, QueueFullError
 from ml_core.ids import Digest
 from ml_core.inference.batcher import Batcher
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.model_table import ModelTable
 from ml_core.models.loading import load_version
 from ml_core.models.store import LocalStore
@@ -130,8 +131,9 @@ def test_rows_that_wait_are_counted_in_and_out(cell, fitted_measures, noted):
         with pytest.raises(DeadlineExceededError):
             await late
 
-    with ThreadPoolExecutor(1) as pool:
-        asyncio.run(run(Batcher(model, pool, max_queued_rows=4, max_batch_rows=32, hooks=noted)))
+    threads = FairThreads(Shares(lambda _: 1.0), "test", threads=1)
+    asyncio.run(run(Batcher(model, threads, max_queued_rows=4, max_batch_rows=32, hooks=noted)))
+    threads.close()
     assert noted.of("rows_queued") == [(1,)] * 5
     assert sum(rows for (rows,) in noted.of("rows_dequeued")) == 5
     assert sorted(noted.of("request_refused")) == [("deadline",), ("queue_full",)]

@@ -1,4 +1,4 @@
-"""The history's rendered rows: digests that know equal inputs again, however many were sent together."""
+"""The rendered rows: digests that know equal inputs again, however many were sent together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.prediction_record import RowPacker
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.registry.predictions.rendering import COLUMNS
@@ -30,10 +29,10 @@ def fields(kinds, rows, policy=PredictionPolicy.INPUTS):
         tuple(InputColumn(name, kind, nullable=True) for name, kind in kinds.items()),
         Output(OutputKind.CLASSES, ("a", "b")),
     )
-    numbers, texts = RowPacker(signature).pack(signature.columns_from_rows(rows), len(rows))
-    request = answered("acme", rows, signature=signature, numbers=numbers, texts=texts, policy=policy)
+    columns = signature.columns_from_rows(rows)
+    request = answered("acme", rows, signature=signature, columns=columns, policy=policy)
     (found,) = rendered(request)
-    lines = "".join(found.parts).split("\n")[:-1]
+    lines = b"".join(found.parts).decode().split("\n")[:-1]
     return [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in lines]
 
 

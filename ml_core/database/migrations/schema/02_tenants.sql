@@ -82,6 +82,22 @@ CREATE TRIGGER check_feed_generation BEFORE INSERT OR UPDATE ON mlcore.tenants
   FOR EACH ROW EXECUTE FUNCTION mlcore.check_feed_generation();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.tenants FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
 
+-- What a tenant may ask of its cell. A tenant without a row has the defaults; a rate that is null is the platform's.
+CREATE TABLE mlcore.prediction_quotas (
+  tenant_id text NOT NULL,
+  weight double precision NOT NULL DEFAULT 1,
+  requests_per_s double precision,
+  rows_per_s double precision,
+  burst_s double precision NOT NULL DEFAULT 1,
+  CONSTRAINT pk_prediction_quotas PRIMARY KEY (tenant_id),
+  CONSTRAINT fk_prediction_quotas_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_prediction_quotas_bounds CHECK (weight BETWEEN 0.01 AND 100
+    AND requests_per_s BETWEEN 0.001 AND 1000000 AND rows_per_s BETWEEN 0.001 AND 1000000
+    AND burst_s BETWEEN 0.001 AND 3600)
+);
+GRANT SELECT, INSERT, UPDATE (weight, requests_per_s, rows_per_s, burst_s) ON mlcore.prediction_quotas TO mlcore_app;
+GRANT SELECT ON mlcore.prediction_quotas TO mlcore_ingest;
+
 -- Which cell serves a tenant, with the bounds of its dedicated cell; the row of '*' has those of the shared cell. Only
 -- the platform writes: see the policies. Once has_moved is true the shared cell no longer follows the tenant.
 -- requested_at is kept where min_replicas is 0.

@@ -96,9 +96,13 @@ CREATE TABLE mlcore.versions (
   outside_types text[] NOT NULL DEFAULT '{}'::text[],
   modules jsonb NOT NULL DEFAULT '[]'::jsonb,
   data_digest text,
+  compilation jsonb NOT NULL DEFAULT '{}'::jsonb,
+  compiled_digest text,
+  compiled_size_bytes bigint,
   CONSTRAINT pk_versions PRIMARY KEY (tenant_id, model_id, version),
   CONSTRAINT ck_versions_version CHECK (version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
   CONSTRAINT ck_versions_digest CHECK (digest ~ '^[0-9a-f]{64}$'),
+  CONSTRAINT ck_versions_compiled_digest CHECK (compiled_digest ~ '^[0-9a-f]{64}$'),
   CONSTRAINT fk_versions_models FOREIGN KEY (tenant_id, model_id) REFERENCES mlcore.models (tenant_id, model_id),
   CONSTRAINT uq_versions_tenant_id_model_id_number UNIQUE (tenant_id, model_id, number),
   CONSTRAINT ck_versions_sizes CHECK (octet_length(digest::text) <= 65536 AND
@@ -109,8 +113,10 @@ CREATE TABLE mlcore.versions (
     octet_length(parent_version::text) <= 65536 AND octet_length(code_commit::text) <= 65536 AND
     octet_length(libraries::text) <= 1048576 AND octet_length(created_by::text) <= 65536 AND
     octet_length(outside_types::text) <= 1048576 AND octet_length(modules::text) <= 1048576 AND
-    octet_length(data_digest::text) <= 65536)
+    octet_length(data_digest::text) <= 65536 AND octet_length(compilation::text) <= 1048576 AND
+    octet_length(compiled_digest::text) <= 65536)
 );
+CREATE INDEX ix_versions_compiled ON mlcore.versions (tenant_id, compiled_digest) WHERE compiled_digest IS NOT NULL;
 CREATE INDEX ix_versions_shown ON mlcore.versions (tenant_id, model_id, number) WHERE archived_at IS NULL;
 CREATE INDEX ix_versions_tenant_id_created_at_model_id_version
   ON mlcore.versions (tenant_id, created_at, model_id, version);

@@ -10,7 +10,7 @@ CREATE TABLE mlcore.predictions (
   environment text,
   rollout text NOT NULL,
   input_digest bytea NOT NULL,
-  inputs jsonb,
+  inputs json,
   prediction jsonb,
   probabilities jsonb,
   latency_ms real NOT NULL,

@@ -75,6 +75,17 @@ CREATE POLICY only_platform_adds ON mlcore.placements AS RESTRICTIVE FOR INSERT 
   WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 CREATE POLICY only_platform_changes ON mlcore.placements AS RESTRICTIVE FOR UPDATE TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant()));
+-- So is how much it may ask.
+CREATE POLICY platform_reads ON mlcore.prediction_quotas FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_changes ON mlcore.prediction_quotas FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_adds ON mlcore.prediction_quotas FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY only_platform_adds ON mlcore.prediction_quotas AS RESTRICTIVE FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY only_platform_changes ON mlcore.prediction_quotas AS RESTRICTIVE FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
 
 -- The control loop finds the schedules that are due; what it does about them it does in their tenants.
 CREATE POLICY platform_reads ON mlcore.schedules FOR SELECT TO mlcore_app
@@ -83,6 +94,7 @@ CREATE POLICY platform_reads ON mlcore.schedules FOR SELECT TO mlcore_app
 -- The serving plane reads what it serves of all tenants.
 CREATE POLICY serving_reads ON mlcore.tenants FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.placements FOR SELECT TO mlcore_ingest USING (true);
+CREATE POLICY serving_reads ON mlcore.prediction_quotas FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.models FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.versions FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.environments FOR SELECT TO mlcore_ingest USING (true);

@@ -1,0 +1,186 @@
+"""Threads that tenants share: whose call begins, and what a call that sleeps keeps from whom."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
+
+CPUS = os.cpu_count() or 1
+
+
+@pytest.fixture
+def threads() -> Iterator[FairThreads]:
+    threads = FairThreads(Shares(lambda _: 1.0), "test")
+    yield threads
+    threads.close()
+
+
+def bounded(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a test on an event loop, with a deadline."""
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def compute(seconds: float) -> None:
+    """Use processor time of the calling thread."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def test_results_and_errors_are_delivered(threads):
+    """With the arguments of the call."""
+
+    async def main():
+        assert await threads.submit("a", divmod, 7, 2) == (3, 1)
+        with pytest.raises(ZeroDivisionError):
+            await threads.submit("a", divmod, 7, 0)
+
+    bounded(main)
+
+
+def test_calls_that_sleep_keep_nobody_else_waiting(threads):
+    """However many a tenant has: its own wait behind them, another's call is done meanwhile."""
+    wake = threading.Event()
+
+    async def main():
+        asleep = [threads.submit("sleeper", wake.wait, 15) for _ in range(50)]
+        for _ in range(5):
+            await threads.submit("quiet", divmod, 7, 2)
+        assert not any(call.done() for call in asleep)
+        own = threads.submit("sleeper", divmod, 7, 2)
+        await threads.submit("quiet", divmod, 7, 2)
+        assert not own.done()
+        wake.set()
+        await asyncio.gather(own, *asleep)
+
+    bounded(main)
+
+
+def test_sleepers_of_several_tenants_keep_nobody_else_waiting(threads):
+    """Each has its bound, and a call that is long does not count among those that run at the same time."""
+    wake = threading.Event()
+
+    async def main():
+        asleep = [threads.submit(f"sleeper{i % 3}", wake.wait, 15) for i in range(30)]
+        await threads.submit("quiet", divmod, 7, 2)
+        assert not any(call.done() for call in asleep)
+        wake.set()
+        await asyncio.gather(*asleep)
+
+    bounded(main)
+
+
+def test_one_tenant_alone_may_use_all_threads():
+    """In a dedicated cell."""
+    threads = FairThreads(Shares(lambda _: 1.0), "test", is_shared=False)
+    barrier = threading.Barrier(CPUS + 2)
+
+    async def main():
+        await asyncio.gather(*(threads.submit("only", barrier.wait, 15) for _ in range(CPUS + 2)))
+
+    bounded(main)
+    threads.close()
+
+
+def test_processor_time_is_shared_by_weight():
+    """Of two tenants that always wait, one of weight 3 gets three times the processor time; sleeping costs nothing."""
+    weights = {"heavy": 3.0, "light": 1.0}
+    shares = Shares(weights.__getitem__)
+    threads = FairThreads(shares, "test")
+    threads._at_once = 1
+    used = {"heavy": 0.0, "light": 0.0}
+
+    def work(tenant: str, seconds: float) -> None:
+        compute(seconds)
+        used[tenant] += seconds
+
+    async def main():
+        calls = [threads.submit("heavy", work, "heavy", 0.002) for _ in range(300)]
+        calls += [threads.submit("light", work, "light", 0.005) for _ in range(300)]
+        while sum(used.values()) < 0.4:
+            await asyncio.sleep(0.005)
+        share = used["heavy"] / sum(used.values())
+        for call in calls:
+            call.cancel()
+        return share
+
+    assert bounded(main) == pytest.approx(0.75, abs=0.06)
+    threads.close()
+
+
+def test_one_thread_is_shared_by_turns():
+    """As explanations do: a tenant with one step goes before the 30 that another has waiting."""
+    threads, order = FairThreads(Shares(lambda _: 1.0), "test", threads=1), []
+
+    def work(tenant: str) -> None:
+        compute(0.001)
+        order.append(tenant)
+
+    async def main():
+        busy = [threads.submit("busy", work, "busy") for _ in range(30)]
+        await busy[4]
+        await threads.submit("quiet", work, "quiet")
+        await asyncio.gather(*busy)
+
+    bounded(main)
+    assert order.index("quiet") <= 7
+    threads.close()
+
+
+def test_a_call_that_nobody_waits_for_any_more_does_not_begin(threads):
+    """Cancelled while it waited, such as at the deadline of its request."""
+    wake, ran = threading.Event(), []
+
+    async def main():
+        asleep = [threads.submit("a", wake.wait, 15) for _ in range(CPUS)]
+        left = threads.submit("a", ran.append, "left")
+        stayed = threads.submit("a", ran.append, "stayed")
+        left.cancel()
+        wake.set()
+        await asyncio.gather(stayed, *asleep)
+
+    bounded(main)
+    assert ran == ["stayed"]
+
+
+def test_closing_cancels_what_waits(threads):
+    """What runs goes on to its end."""
+    wake = threading.Event()
+
+    async def main():
+        running = [threads.submit("a", wake.wait, 15) for _ in range(CPUS)]
+        waiting = threads.submit("a", divmod, 7, 2)
+        threads.close()
+        assert waiting.cancelled()
+        wake.set()
+        await asyncio.gather(*running)
+
+    bounded(main)
+
+
+def test_a_loop_that_ended_leaves_no_thread_taken(threads):
+    """Its calls end all the same, and the tenant can use another loop."""
+    wake = threading.Event()
+
+    async def abandon():
+        for _ in range(CPUS):
+            threads.submit("a", wake.wait, 15)
+
+    asyncio.run(abandon())
+    wake.set()
+
+    async def main():
+        while threads._running:
+            await asyncio.sleep(0.001)
+        return await threads.submit("a", divmod, 7, 2)
+
+    assert bounded(main) == (3, 1)

@@ -1,8 +1,8 @@
 """A cell: the Ray Serve application whose replicas answer prediction requests, as ``deployments.cell:app``.
 
 Tenants and models are not part of its configuration: each replica follows the registry. Serve routes requests to a
-replica only once it has loaded its models. If the registry is unavailable for too long, it starts in the state "not
-ready" and keeps trying, or fails to start if ``MLCORE_REQUIRE_ASSIGNMENT`` is set.
+replica only once it has loaded the models that were asked recently. If the registry is unavailable for too long, it
+starts in the state "not ready" and keeps trying, or fails to start if ``MLCORE_REQUIRE_ASSIGNMENT`` is set.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ from deployments.telemetry import Telemetry
 from ml_core.domain.placement import SHARED_CELL
 from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, TENANT_SHARE, build_app
 from ml_core.inference.edge.session import SessionCookie
-from ml_core.inference.replica import Replica, tune_process
+from ml_core.inference.replica import START_WAIT_S, Replica, tune_process
 from ml_core.settings import Settings
-
-# Enough to load 20,000 small models on one busy core. A replica that started sooner would answer with errors, or late,
-# while the others are under load. Afterwards requests load what is not loaded yet.
-_START_WAIT_S = 120.0
 
 
 class Cell:
@@ -39,7 +35,7 @@ class Cell:
         self._tenant_share = TENANT_SHARE if context.app_name == SHARED_CELL else 1
         self._telemetry = Telemetry(settings.observability)
         self._replica = Replica(settings, context.replica_id.unique_id, self._telemetry.hooks, cell=context.app_name)
-        await asyncio.to_thread(self._replica.start, _START_WAIT_S)
+        await asyncio.to_thread(self._replica.start, START_WAIT_S)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""

@@ -168,7 +168,7 @@ class ServingSettings:
     max_memory_mb: int = _setting(
         "MLCORE_MAX_MEMORY_MB",
         2_048,
-        "Measured megabytes of loaded models; above it the least recently used are evicted.",
+        "Measured megabytes of loaded models; above it those that are worth least are evicted.",
     )
     load_threads: int = _setting("MLCORE_LOAD_THREADS", 2, "Versions loaded at the same time in one replica.")
     poll_interval_s: float = _setting(

@@ -61,7 +61,7 @@ class ReplicaReport:
         is_current: Whether the last read of the registry succeeded.
         pointers: Pointers in the assignment.
         resident: Loaded models. ``deferred``, ``loading`` and ``failed`` count versions, see ``LoadState``.
-        pending: The pending versions, those of the last moved pointer first, at most ``MAX_PENDING``.
+        pending: The pending versions, at most ``MAX_PENDING``: failed ones first, deferred ones last.
     """
 
     generation: int
@@ -76,8 +76,12 @@ class ReplicaReport:
 
     @property
     def unlisted(self) -> int:
-        """The number of pending versions that are not in ``pending``."""
-        return self.deferred + self.loading + self.failed - len(self.pending)
+        """The number of versions that load or failed to load and are not in ``pending``.
+
+        Without deferred ones, of which a replica may have 100,000: like evicted ones, the first request loads them.
+        """
+        listed = sum(each.state is not LoadState.DEFERRED for each in self.pending)
+        return max(0, self.loading + self.failed - listed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_core.domain.assignment import AssignmentDelta
 from ml_core.exceptions import MLFrameworkError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.model_table import ModelTable
+from ml_core.inference.pointers import PointerKey
 from ml_core.observability import NO_HOOKS, Hooks
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class AssignmentFollower:
         assignment: Receives tenants, keys, prediction policies and quotas.
         table: Receives rollouts.
         poll_interval_s: Longest time between two reads.
+        first: Pointers of which a snapshot loads the models first.
         clock: Monotonic, in seconds.
         hooks: Called after each read and after each change.
 
@@ -57,10 +59,12 @@ class AssignmentFollower:
         table: ModelTable,
         *,
         poll_interval_s: float,
+        first: Sequence[PointerKey] = (),
         clock: Callable[[], float] = time.monotonic,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._feed = feed
+        self._load_first = first
         self._listen = listen
         self._listener: Listener | None = None
         self._assignment = assignment
@@ -158,7 +162,7 @@ class AssignmentFollower:
         for tenant, exists in delta.tenants.items():
             if not exists:
                 self._table.drop_tenant(tenant)
-        self._table.apply(delta.rollouts, is_snapshot=delta.is_snapshot, keep=delta.unreadable)
+        self._table.apply(delta.rollouts, is_snapshot=delta.is_snapshot, keep=delta.unreadable, first=self._load_first)
         self._assignment.apply(delta)
         self._table.changed.set()  # wakes the reporter, which reports the generation
         logger.info("Applied the assignment: %s.", delta.describe())

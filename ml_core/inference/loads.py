@@ -6,6 +6,8 @@ import copy
 import heapq
 import itertools
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -53,36 +55,46 @@ class _Job(Generic[T]):
 class LoadQueue(Generic[T]):
     """Runs loads, one per version at a time, on daemon threads. A thread starts on demand and ends with the queue.
 
+    Loads ahead of requests run one at a time, and only while no other load waits.
+
     Args:
         threads: Concurrent loads.
+
+    Attributes:
+        rest: How long the queue rests after a load ahead, as a multiple of its duration. A load holds the interpreter
+            lock for most of its time, so that requests wait for it.
     """
 
     # Not an executor of the standard library: it has no priorities, and at the exit of the process it waits for its
     # queue. Starting a thread takes a twentieth of the shortest load.
 
     def __init__(self, *, threads: int) -> None:
+        self.rest = 0.0
         self._max_threads = threads
         self._threads = 0
         self._changed = threading.Condition()
         self._heap: list[tuple[int, int, _Job[T]]] = []
         self._order = itertools.count()
-        self._jobs: dict[VersionKey, _Job[T]] = {}
+        self._jobs: dict[VersionKey, _Job[T]] = {}  # waiting or running
+        # Waiting loads ahead, the next one first. There may be 100,000, so they are no jobs yet: a future takes 1 kB.
+        self._ahead: OrderedDict[VersionKey, tuple[ServableVersion, Run[T]]] = OrderedDict()
+        self._is_ahead_busy = False
         self._closed = False
 
     def __len__(self) -> int:
         """The number of loads that are queued or running."""
-        return len(self._jobs)
+        return len(self._jobs) + len(self._ahead)
 
     def __contains__(self, key: object) -> bool:
         """Whether a load of the version is queued or running."""
-        return key in self._jobs
+        return key in self._jobs or key in self._ahead
 
     def submit(self, version: ServableVersion, priority: LoadPriority, run: Run[T]) -> Future[T]:
         """Submit a load, or join the present load of the version and raise its priority.
 
         Args:
             version: The version.
-            priority: The priority.
+            priority: ``DEMAND`` or ``FLIP``.
             run: Loads the version; called with the highest priority that was submitted. Its exception is that of the
                 future.
 
@@ -93,9 +105,9 @@ class LoadQueue(Generic[T]):
             RuntimeError: The queue is closed.
         """
         with self._changed:
-            if self._closed:
-                raise RuntimeError("the load queue is closed")
+            self._check_open()
             key = version_key(version)
+            self._ahead.pop(key, None)
             job = self._jobs.get(key)
             if job is None:
                 job = self._jobs[key] = _Job(version, priority, run)
@@ -105,22 +117,62 @@ class LoadQueue(Generic[T]):
                 self._push(job)
             return job.future
 
+    def submit_ahead(self, version: ServableVersion, run: Run[T], *, first: bool = False) -> None:
+        """Submit a load ahead of requests, unless there is a load of the version.
+
+        Args:
+            version: The version.
+            run: As of ``submit``; called with ``PRELOAD``, or the priority of a request that joined before.
+            first: Before the other loads ahead.
+
+        Raises:
+            RuntimeError: The queue is closed.
+        """
+        with self._changed:
+            self._check_open()
+            key = version_key(version)
+            if key not in self._jobs:
+                self._ahead.setdefault(key, (version, run))
+                if first:
+                    self._ahead.move_to_end(key, last=False)
+                self._start_thread()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the load queue is closed")
+
     def _push(self, job: _Job[T]) -> None:
         # A job whose priority rose is in the heap twice; the second entry is skipped, because the job has started.
         heapq.heappush(self._heap, (job.priority, next(self._order), job))
-        if self._threads < self._max_threads:
+        self._changed.notify_all()  # ends a rest
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        # Loads ahead need one thread only.
+        if self._threads < (self._max_threads if self._heap else 1):
             self._threads += 1
             threading.Thread(target=self._work, name="mlcore-load", daemon=True).start()
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no load is queued or running; False if the timeout passed."""
+    def wait_idle(self, timeout_s: float, *, left: int = 0) -> bool:
+        """Wait until at most ``left`` loads are queued or running; False if the timeout passed."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._jobs, timeout_s)
+            return self._changed.wait_for(lambda: len(self) <= left, timeout_s)
+
+    def running(self) -> list[VersionKey]:
+        """The versions whose loads are queued or running, without those that are queued ahead of requests."""
+        with self._changed:
+            return list(self._jobs)
+
+    def next_ahead(self, count: int) -> list[VersionKey]:
+        """The next versions that are queued ahead of requests."""
+        with self._changed:
+            return list(itertools.islice(self._ahead, count))
 
     def close(self) -> None:
         """Cancel queued loads; the threads end after their present loads."""
         with self._changed:
             self._closed = True
+            self._ahead.clear()
             for _, _, job in self._heap:
                 if not job.started:
                     job.started = True
@@ -131,7 +183,10 @@ class LoadQueue(Generic[T]):
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
+            began = time.monotonic()
             self._perform(job)
+            if job.priority is LoadPriority.PRELOAD:
+                self._rest_after(time.monotonic() - began)
 
     def _perform(self, job: _Job[T]) -> None:
         # A separate function: otherwise its locals would keep the last model alive during the next load.
@@ -149,11 +204,25 @@ class LoadQueue(Generic[T]):
             while self._heap:
                 job = heapq.heappop(self._heap)[2]
                 if not job.started:
-                    job.started = True
-                    job.future.set_running_or_notify_cancel()
-                    return job
+                    return self._started(job)
+            if self._ahead and not self._is_ahead_busy:
+                key, (version, run) = self._ahead.popitem(last=False)
+                self._is_ahead_busy = True
+                self._jobs[key] = _Job(version, LoadPriority.PRELOAD, run)
+                return self._started(self._jobs[key])
             self._threads -= 1
             return None
+
+    def _started(self, job: _Job[T]) -> _Job[T]:
+        job.started = True
+        job.future.set_running_or_notify_cancel()
+        return job
+
+    def _rest_after(self, load_s: float) -> None:
+        with self._changed:
+            if self.rest:
+                self._changed.wait_for(lambda: self._heap or self._closed, self.rest * load_s)
+            self._is_ahead_busy = False
 
     def _finish(self, job: _Job[T]) -> None:
         with self._changed:

@@ -5,8 +5,8 @@ When a pointer moves, the new version is loaded beside the old one, verified and
 answers. A failed load is repeated with exponential backoff. A canary answers its share, and a shadow predicts, after
 the same steps; until then the stable version answers all requests.
 
-Memory is bounded by the measured size of the models. Above the bound the least recently used models are evicted: first
-those that no pointer names, then named ones, which the next request loads again. Models in use are not evicted.
+Memory is bounded by the measured size of the models. Above the bound models are evicted (``Residents``): first those
+that no pointer names, then named ones, which the next request loads again. Models in use are not evicted.
 
 The table is thread-safe and synchronous. Library calls wait in ``using``. Event loops call ``acquire`` and
 ``request_load``, which do not wait.
@@ -14,16 +14,18 @@ The table is thread-safe and synchronous. Library calls wait in ``using``. Event
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from ml_core.domain.assignment import PointerRef, Rollout
-from ml_core.domain.replica_report import LoadState, PendingVersion
+from ml_core.domain.replica_report import MAX_PENDING, LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
 from ml_core.ids import Digest, VersionRef
@@ -34,23 +36,42 @@ from ml_core.observability import NO_HOOKS, Hooks
 
 logger = logging.getLogger(__name__)
 
-# Models that one eviction examines. If pointers name all models, a full search would hold the lock for too long.
-_EVICTION_SCAN = 256
+# Models that one eviction moves to their present places in the order before it takes the best of them. If all were used
+# since the last eviction, a full search would hold the lock for tens of milliseconds.
+_EVICTION_SCAN = 512
+# Shorter loads count as this: what is measured below it is noise.
+_LEAST_LOAD_S = 0.001
 
 
 class Resident:
-    """A model in memory. ``in_use`` is the number of its present uses."""
+    """A model in memory.
 
-    __slots__ = ("__weakref__", "in_use", "key", "model")  # weak references: batchers live as long as their model
+    Attributes:
+        in_use: The number of its present uses.
+        used: The number of the last use among those of all models; 0: never used.
+        uses: The number of all of its uses.
+        cost: Seconds of its load for each byte.
+        worth: Its place in the order of eviction, see ``Residents``.
+    """
 
-    def __init__(self, key: VersionKey, model: LoadedModel) -> None:
+    # Weak references: batchers live as long as their model.
+    __slots__ = ("__weakref__", "cost", "entry", "in_use", "key", "model", "used", "uses", "worth")
+
+    def __init__(self, key: VersionKey, model: LoadedModel, load_s: float) -> None:
         self.key = key
         self.model = model
-        self.in_use = 0
+        self.in_use = self.used = self.uses = self.entry = 0
+        self.cost = max(load_s, _LEAST_LOAD_S) / max(1, model.memory_bytes)
+        self.worth = 0.0
 
 
 class Residents:
-    """The models in memory, within a bound, with LRU eviction. Not thread-safe.
+    """The models in memory, within a bound. Not thread-safe.
+
+    Eviction is GreedyDual-Size with frequency (Cherkasova, 1998): a use sets the worth of a model to the present clock
+    plus its uses times its load time per byte; the model of the least worth is evicted, and its worth becomes the
+    clock. So a model goes early if it was not used for long or seldom, is large, or is loaded again quickly. In place
+    of the least recently used it halves the loads where a tenth of the models are forests (``benchmarks/density.py``).
 
     Args:
         max_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all other models are in use.
@@ -60,55 +81,99 @@ class Residents:
     def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool], hooks: Hooks) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
         self.uncompiled = 0  # whose compiled form could not be used
-        self.by_key: OrderedDict[VersionKey, Resident] = OrderedDict()  # least recently used first
+        self.by_key: dict[VersionKey, Resident] = {}
         self._is_named = is_named
         self._hooks = hooks
+        self._clock, self._uses = 0.0, 0
+        # One valid entry for each model, its number in ``Resident.entry``. A use does not move it: the entry may be too
+        # early, which eviction finds out.
+        self._order: list[tuple[bool, float, int, VersionKey]] = []
+        self._entries = itertools.count(1)
 
     def take(self, key: VersionKey) -> Resident | None:
-        """Begin a use of a model, which becomes the most recently used."""
+        """Begin a use of a model."""
         resident = self.by_key.get(key)
         if resident is not None:
             resident.in_use += 1
-            self.by_key.move_to_end(key)
+            self._uses += 1
+            resident.used = self._uses
+            resident.uses += 1
+            resident.worth = self._clock + (1 + resident.uses) * resident.cost
         return resident
 
-    def add(self, key: VersionKey, model: LoadedModel) -> Resident:
+    def add(self, key: VersionKey, model: LoadedModel, load_s: float = 0.0) -> Resident:
         """Add a model and evict others for it."""
-        resident = self.by_key[key] = Resident(key, model)
+        resident = self.by_key[key] = Resident(key, model, load_s)
         self.bytes += model.memory_bytes
         self.uncompiled += model.uncompiled is not None
-        self.evict(keep=key)
+        self.evict()  # not this one, which has no place in the order yet
+        resident.worth = self._clock + resident.cost
+        self._enter(resident)
         self._hooks.models_resident(len(self.by_key), self.bytes)
         return resident
+
+    def rank(self, key: VersionKey) -> None:
+        """Give a model its place after the last pointer left it."""
+        if (resident := self.by_key.get(key)) is not None:
+            self._enter(resident)
 
     def drop_tenant(self, tenant_id: str) -> None:
         """Free the models of a tenant that are not in use; the others are evicted later."""
         for key in [key for key, resident in self.by_key.items() if key[0] == tenant_id and not resident.in_use]:
             self._remove(key)
 
-    def evict(self, *, keep: VersionKey | None = None) -> None:
+    def evict(self) -> None:
         """Free models until memory is within the bound or all of them are in use."""
-        while self.bytes > self.max_bytes and (victim := self._victim(keep)) is not None:
-            self._remove(victim)
+        while self.bytes > self.max_bytes and (victim := self._victim()) is not None:
+            if self._is_named(victim.key):
+                self._clock = max(self._clock, victim.worth)
+            self._remove(victim.key)
             self._hooks.model_evicted()
 
-    def _victim(self, keep: VersionKey | None) -> VersionKey | None:
-        named: VersionKey | None = None
-        for looked_at, (key, resident) in enumerate(self.by_key.items()):
-            if named is not None and looked_at >= _EVICTION_SCAN:
-                break
-            if resident.in_use or key == keep:
-                continue
-            if not self._is_named(key):
-                return key
-            named = named or key
-        return named
+    def _victim(self) -> Resident | None:
+        aside: list[Resident] = []  # in use
+        moved: list[Resident] = []
+        victim = None
+        while victim is None and self._order and len(moved) < _EVICTION_SCAN:
+            *place, entry, key = heapq.heappop(self._order)
+            resident = self.by_key.get(key)
+            if resident is None or resident.entry != entry:
+                continue  # it was removed, or has a later entry
+            if resident.in_use:
+                aside.append(resident)
+            elif place < list(self._place(resident)):
+                self._enter(resident)
+                moved.append(resident)
+            else:
+                victim = resident
+        for resident in aside:
+            self._enter(resident)
+        return victim or min(moved, key=self._place, default=None)
+
+    def _enter(self, resident: Resident) -> None:
+        resident.entry = next(self._entries)
+        heapq.heappush(self._order, (*self._place(resident), resident.entry, resident.key))
+        if len(self._order) > 2 * len(self.by_key) + _EVICTION_SCAN:  # of removed models, as long as nothing is evicted
+            self._order = [each for each in self._order if (r := self.by_key.get(each[3])) and r.entry == each[2]]
+            heapq.heapify(self._order)
+
+    def _place(self, resident: Resident) -> tuple[bool, float]:
+        return self._is_named(resident.key), resident.worth
 
     def _remove(self, key: VersionKey) -> None:
         model = self.by_key.pop(key).model
         self.bytes -= model.memory_bytes
         self.uncompiled -= model.uncompiled is not None
         self._hooks.models_resident(len(self.by_key), self.bytes)
+
+
+class Pending(NamedTuple):
+    """The pending versions, at most ``MAX_PENDING``, and how many there are in each state."""
+
+    listed: tuple[PendingVersion, ...]
+    failed: int
+    loading: int
+    deferred: int
 
 
 class ModelTable:
@@ -139,7 +204,7 @@ class ModelTable:
         self._clock = clock
         self._hooks = hooks
         self._lock = threading.Lock()
-        self._pointers = Pointers()
+        self._pointers = Pointers(lambda version: self._residents.rank(version))
         self._residents = Residents(max_memory_bytes, self._pointers.names, hooks)
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(threads=load_threads)
@@ -153,6 +218,7 @@ class ModelTable:
         *,
         is_snapshot: bool = False,
         keep: frozenset[PointerRef] = frozenset(),
+        first: Sequence[PointerKey] = (),
     ) -> None:
         """Apply a change of the assignment; versions are loaded in the background.
 
@@ -162,35 +228,39 @@ class ModelTable:
             rollouts: Pointer → rollout; None withdraws the pointer.
             is_snapshot: Whether to withdraw pointers that are not named.
             keep: Unreadable pointers, which a snapshot does not withdraw.
+            first: Pointers whose versions are loaded before others, in this order.
         """
         if is_snapshot:
             for key in self._pointers.by_key.keys() - {pointer_key(ref) for ref in (*rollouts, *keep)}:
                 with self._lock:
                     self._pointers.withdraw(key)
-        for ref, rollout in rollouts.items():
-            key = pointer_key(ref)
+        by_key = {pointer_key(ref): rollout for ref, rollout in rollouts.items()}
+        for key in dict.fromkeys([*(key for key in first if key in by_key), *by_key]):
+            rollout = by_key[key]
             with self._lock:  # per pointer, so that requests do not wait for a snapshot of 100,000 pointers
                 if rollout is None:
                     self._pointers.withdraw(key)
                     continue
                 before = self.pointer(key)
                 is_moved = before is None or before.wanted.generation != rollout.generation
-                self._settle(self._pointers.want(key, rollout), is_moved=is_moved)
+                self._settle(self._pointers.want(key, rollout), is_moved=is_moved, is_snapshot=is_snapshot)
         self.changed.set()
 
-    def _settle(self, pointer: Pointer, *, is_moved: bool) -> None:
+    def _settle(self, pointer: Pointer, *, is_moved: bool, is_snapshot: bool) -> None:
         """Admit the loaded versions of a pointer, and load the others."""
         # Versions that were self-tested and then evicted are loaded on demand.
         proved = {pointer.serving_key, pointer.canary and pointer.canary_key}
-        priority = LoadPriority.FLIP if pointer.serving_key in self._residents.by_key else LoadPriority.PRELOAD
         for version in pointer.wanted.versions():
             key = version_key(version)
-            if key in self._residents.by_key:
-                self._pointers.admit(key)
+            if (resident := self._residents.by_key.get(key)) is not None:
+                self._pointers.admit(key, resident.model.version)
             elif key not in proved:
                 if is_moved:  # a move is tried at once, also if the version failed before
                     self._failures.by_key.pop(key, None)
-                self._queue.submit(version, priority, self._load)
+                if pointer.serving_key in self._residents.by_key:
+                    self._queue.submit(version, LoadPriority.FLIP, self._load)
+                else:  # a new pointer does not wait for those of a snapshot
+                    self._queue.submit_ahead(version, self._load, first=not is_snapshot)
 
     def drop_tenant(self, tenant_id: str) -> None:
         """Withdraw every pointer of a tenant and free its models."""
@@ -265,7 +335,7 @@ class ModelTable:
         """Load a version in the background, unless memory is full or the pause after a failure is not over."""
         with self._lock:
             if self._failures.cooling(version) is None:
-                self._queue.submit(version, LoadPriority.PRELOAD, self._load)
+                self._queue.submit_ahead(version, self._load, first=True)
 
     @contextmanager
     def using(self, version: ServableVersion, *, timeout_s: float = 60.0) -> Iterator[LoadedModel]:
@@ -305,23 +375,24 @@ class ModelTable:
         if present is not None or is_moot or is_full:
             self.changed.set()  # the state may change from loading to deferred
             return present
-        started = time.perf_counter()
+        started = self._clock()
         try:
             model = self._open(version)
         except MLFrameworkError as error:
-            self._hooks.model_load_failed(version.ref, error.code, time.perf_counter() - started)
+            self._hooks.model_load_failed(version.ref, error.code, self._clock() - started)
             with self._lock:
                 failure = self._failures.record(version, error)
             self.changed.set()
             logger.warning("Loading %s failed (attempt %d): %s", version.ref, failure.attempts, error)
             raise
-        self._hooks.model_loaded(version.ref, time.perf_counter() - started)
-        return self._admit(key, model)
+        load_s = self._clock() - started
+        self._hooks.model_loaded(version.ref, load_s)
+        return self._admit(key, model, load_s)
 
     def _open(self, version: ServableVersion) -> LoadedModel:
         names, limit = {**version.ref.attributes, "digest": str(version.digest)}, self._residents.max_bytes
         try:
-            model = self._loader(version)
+            model = self._loader(version.opened())
             size = model.memory_bytes
         except MLFrameworkError:
             raise
@@ -337,11 +408,11 @@ class ModelTable:
             )
         return model
 
-    def _admit(self, key: VersionKey, model: LoadedModel) -> Resident:
+    def _admit(self, key: VersionKey, model: LoadedModel, load_s: float) -> Resident:
         with self._lock:
             self._failures.by_key.pop(key, None)
-            self._pointers.admit(key)
-            resident = self._residents.add(key, model)
+            self._pointers.admit(key, model.version)
+            resident = self._residents.add(key, model, load_s)
             # In the lock: a failure is recorded before its job ends, so a canary that just failed is not resubmitted.
             with suppress(RuntimeError):  # the queue is closed
                 for canary in self._pointers.canaries_beside(key):  # those that were deferred because memory was full
@@ -369,15 +440,29 @@ class ModelTable:
         with self._lock:
             return [each for each in self._failures.by_key.values() if self._pointers.is_wanted(each.version)]
 
-    def pending(self) -> list[PendingVersion]:
-        """The wanted versions that are not loaded, those of the last moved pointer first."""
+    def pending(self) -> Pending:
+        """The wanted versions that are not loaded, in the time of a report however many are deferred.
+
+        Failed ones come first, then those that load, then deferred ones by the last move of their pointers.
+        """
         with self._lock:
-            failures = dict(self._failures.by_key)
-            found = {(p.key, version_key(v)): p for p in self._pointers.unsettled() for v in p.unproved()}
-            # Also evicted versions that fail to load again, and shadows.
-            for key in failures:
-                found.update({(p.key, key): p for p in self._pointers.naming(key) if p.wants(key)})
-            return [self._pending(pointer, key, failures) for (_, key), pointer in found.items()]
+            pointers, failures = self._pointers, dict(list(self._failures.by_key.items())[::-1])
+            running, ahead = self._queue.running(), self._queue.next_ahead(MAX_PENDING)
+            # Failures include evicted versions that fail to load again, and shadows.
+            found = {(p.key, key): p for key in failures for p in pointers.naming(key) if p.wants(key)}
+            n_failed = len(found)
+            for keys in (running, ahead):
+                found |= {(p.key, key): p for key in keys for p in pointers.naming(key) if p.is_unproved(key)}
+            n_loading = len(found) - n_failed + max(0, len(self._queue) - len(running) - len(ahead))
+            for pointer in itertools.islice(pointers.unsettled(), MAX_PENDING):
+                found |= {(pointer.key, version_key(each)): pointer for each in pointer.unproved()}
+            listed = itertools.islice(found.items(), MAX_PENDING)
+            return Pending(
+                tuple(self._pending(pointer, key, failures) for (_, key), pointer in listed),
+                failed=n_failed,
+                loading=n_loading,
+                deferred=max(0, pointers.unproved - n_failed - n_loading),
+            )
 
     def _pending(self, pointer: Pointer, key: VersionKey, failures: Mapping[VersionKey, Failure]) -> PendingVersion:
         failure, served = failures.get(key), pointer.serving_key
@@ -391,9 +476,19 @@ class ModelTable:
         cause = None if is_public(error) else error.cause
         return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message, cause)
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no load is queued or running; False if the timeout passed."""
-        return self._queue.wait_idle(timeout_s)
+    def wait_idle(self, timeout_s: float, *, left: int = 0) -> bool:
+        """Wait until at most ``left`` loads are queued or running; False if the timeout passed."""
+        return self._queue.wait_idle(timeout_s, left=left)
+
+    def make_way(self) -> None:
+        """From now on requests are answered: loads ahead take half of a core at most."""
+        self._queue.rest = 1.0
+
+    def recently_used(self, most: int) -> list[PointerKey]:
+        """The pointers whose models were used last, the last one first."""
+        used = sorted(self._residents.by_key.copy().values(), key=lambda each: each.used, reverse=True)[:most]
+        with self._lock:
+            return [pointer.key for each in used if each.used for pointer in self._pointers.naming(each.key)]
 
     def describe(self) -> dict[str, int]:
         """Counts for health and logs."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeVar
 
 from ml_core.domain.assignment import CanaryRollout, PointerRef, Rollout
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import Action, ModelNotFoundError
 from ml_core.ids import VersionRef
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 PointerKey = tuple[str, str, str]
 # Tenant, model, version and digest. With the digest, because a deleted version may be registered again under its name.
@@ -37,7 +42,8 @@ class Pointer:
         shadow_key: The key of its shadow, if there is one.
         serving: The last stable version that passed its self-test.
         serving_key: The key of that version.
-        canary: The canary once it has passed its self-test. The event loop reads it without the lock of the table.
+        canary: The canary once it has passed its self-test, with its signature at hand. The event loop reads it
+            without the lock of the table.
     """
 
     __slots__ = ("canary", "canary_key", "key", "serving", "serving_key", "shadow_key", "wanted", "wanted_key")
@@ -60,12 +66,15 @@ class Pointer:
         self.wanted, self.wanted_key = rollout, version_key(rollout.stable)
         self.canary_key = None if canary is None else version_key(canary.version)
         self.shadow_key = None if shadow is None else version_key(shadow)
-        self.canary = canary if self.canary is not None and self.canary_key == canary_before else None
+        if canary is None or self.canary is None or self.canary_key != canary_before:
+            self.canary = None
+        else:
+            self.canary = dataclasses.replace(canary, version=self.canary.version)
 
-    def admit(self, version: VersionKey) -> None:
+    def admit(self, version: VersionKey, loaded: ServableVersion) -> None:
         """Answer with a version that passed its self-test, where it is wanted."""
-        if version == self.canary_key:
-            self.canary = self.wanted.canary
+        if version == self.canary_key and self.wanted.canary is not None:
+            self.canary = dataclasses.replace(self.wanted.canary, version=loaded)
         if version == self.wanted_key:
             self.serving, self.serving_key = self.wanted.stable, self.wanted_key
 
@@ -79,6 +88,12 @@ class Pointer:
         canary = self.wanted.canary
         return stable if canary is None or self.canary is not None else [*stable, canary.version]
 
+    def is_unproved(self, version: VersionKey) -> bool:
+        """Whether a version is one of ``unproved``."""
+        if version == self.wanted_key:
+            return self.serving_key != version
+        return version == self.canary_key and self.canary is None
+
     def names(self) -> set[VersionKey]:
         """The keys of all wanted and served versions."""
         keys = (self.wanted_key, self.serving_key, self.canary_key, self.shadow_key)
@@ -88,16 +103,23 @@ class Pointer:
 class Pointers:
     """The pointers by key, and by the versions that they want or serve.
 
+    Args:
+        on_unnamed: Called with a version that no pointer wants or serves any more.
+
     Attributes:
         by_key: The pointers. Only this class changes it.
+        unproved: The number of wanted stable versions and canaries that have not passed their self-tests here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_unnamed: Callable[[VersionKey], None] = lambda _: None) -> None:
         self.by_key: dict[PointerKey, Pointer] = {}
-        self._by_model: dict[tuple[str, str], set[str]] = {}  # (tenant, model) → environments
-        self._by_version: dict[VersionKey, set[PointerKey]] = {}
+        self.unproved = 0
+        self._on_unnamed = on_unnamed
+        # Tuples, since nearly all have one item: a set of one takes 200 bytes more, and there are 100,000 pointers.
+        self._by_model: dict[tuple[str, str], tuple[str, ...]] = {}  # (tenant, model) → environments
+        self._by_version: dict[VersionKey, tuple[PointerKey, ...]] = {}
         self._partly_read: set[PointerKey] = set()
-        self._unsettled: dict[PointerKey, None] = {}  # pointers with an unproved version, in the order of their moves
+        self._unsettled: dict[PointerKey, int] = {}  # pointer → unproved versions, in the order of their moves
 
     @property
     def partly_read(self) -> int:
@@ -138,9 +160,9 @@ class Pointers:
         key = version_key(version)
         return any(pointer.wants(key) for pointer in self.naming(key))
 
-    def unsettled(self) -> list[Pointer]:
+    def unsettled(self) -> Iterator[Pointer]:
         """The pointers with an unproved version, the last moved one first."""
-        return [self.by_key[key] for key in reversed(self._unsettled)]
+        return (self.by_key[key] for key in reversed(self._unsettled))
 
     def canaries_beside(self, version: VersionKey) -> list[ServableVersion]:
         """The unproved canaries of the pointers that serve this stable version."""
@@ -163,41 +185,54 @@ class Pointers:
         pointer = self.by_key.get(key)
         if pointer is None:
             pointer = self.by_key[key] = Pointer(key, rollout)
-            self._by_model.setdefault(key[:2], set()).add(key[2])
+            self._by_model[key[:2]] = (*self._by_model.get(key[:2], ()), key[2])
         (self._partly_read.add if rollout.unreadable else self._partly_read.discard)(key)
         before = pointer.names()
         pointer.want(rollout)
         for version in pointer.names():
-            self._by_version.setdefault(version, set()).add(key)
+            named = self._by_version.get(version, ())
+            if key not in named:
+                self._by_version[version] = (*named, key)
         self._unname(before - pointer.names(), key)
-        self._unsettled.pop(key, None)
-        if pointer.unproved():
-            self._unsettled[key] = None
+        self._settle(key, 0)  # or it would keep its place in the order of moves
+        self._settle(key, len(pointer.unproved()))
         return pointer
 
-    def admit(self, version: VersionKey) -> None:
+    def _settle(self, key: PointerKey, unproved: int) -> None:
+        self.unproved += unproved - self._unsettled.get(key, 0)
+        if unproved:
+            self._unsettled[key] = unproved
+        else:
+            self._unsettled.pop(key, None)
+
+    def admit(self, version: VersionKey, loaded: ServableVersion) -> None:
         """Admit a version that passed its self-test to all pointers that want it."""
         for pointer in self.naming(version):
             before = pointer.names()
-            pointer.admit(version)
+            pointer.admit(version, loaded)
             self._unname(before - pointer.names(), pointer.key)
-            if not pointer.unproved():
-                self._unsettled.pop(pointer.key, None)
+            self._settle(pointer.key, len(pointer.unproved()))
 
     def withdraw(self, key: PointerKey) -> None:
         """Remove a pointer; nothing happens if it does not exist."""
         pointer = self.by_key.pop(key, None)
         self._partly_read.discard(key)
-        self._unsettled.pop(key, None)
+        self._settle(key, 0)
         if pointer is not None:
-            self._by_model[key[:2]].discard(key[2])
-            if not self._by_model[key[:2]]:
-                del self._by_model[key[:2]]
+            _remove(self._by_model, key[:2], key[2])
             self._unname(pointer.names(), key)
 
     def _unname(self, versions: Collection[VersionKey], key: PointerKey) -> None:
         """Remove a pointer from the index of the versions that it no longer names."""
         for version in versions:
-            self._by_version[version].discard(key)
-            if not self._by_version[version]:
-                del self._by_version[version]
+            _remove(self._by_version, version, key)
+            if version not in self._by_version:
+                self._on_unnamed(version)
+
+
+def _remove(index: dict[K, tuple[V, ...]], key: K, value: V) -> None:
+    """Remove a value from an index, and the key with its last one."""
+    if left := tuple(each for each in index[key] if each != value):
+        index[key] = left
+    else:
+        del index[key]

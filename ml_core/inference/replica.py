@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import logging
 import secrets
 import sys
 import time
+from collections.abc import Callable
 
 import sklearn
 from threadpoolctl import threadpool_limits
@@ -15,15 +17,17 @@ from threadpoolctl import threadpool_limits
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import FEED_CHANNEL
 from ml_core.domain.placement import SHARED_CELL
+from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import PlatformError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
+from ml_core.inference.recent import RecentPointers
 from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
 from ml_core.models import own_types
-from ml_core.models.loading import load_version
+from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.store import platform_store
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.feed import FeedReader
@@ -34,6 +38,13 @@ from ml_core.registry.sessions import Sessions
 from ml_core.settings import Settings, required
 
 logger = logging.getLogger(__name__)
+
+START_WAIT_S = 20.0
+"""How long a replica loads models before it is ready. Afterwards a request loads what it needs, before all others.
+
+A replica that was ready at once would answer late while the others are under load; 20 s are enough for the models that
+were asked recently, and for 5,000 small models on one busy core.
+"""
 
 # How long a thread that computes may hold the interpreter lock. The default of 5 ms would be added to the latency of
 # answers while a model loads.
@@ -62,6 +73,26 @@ def freeze_loaded() -> None:
     gc.freeze()
 
 
+# Loads after which the new objects are exempted as well: a full collection of theirs takes some milliseconds.
+_LOADS_UNTIL_FREEZE = 256
+
+
+class Loader:
+    """Loads versions, and exempts their models from garbage collection."""
+
+    def __init__(self, load: Callable[[ServableVersion], LoadedModel]) -> None:
+        self._load = load
+        self._loads = itertools.count(1)
+
+    def __call__(self, version: ServableVersion) -> LoadedModel:
+        """Load a version."""
+        model = self._load(version)
+        if next(self._loads) % _LOADS_UNTIL_FREEZE == 0:
+            gc.collect(1)  # or recent cycles would stay for ever
+            gc.freeze()
+        return model
+
+
 class Replica:
     """Follows the registry and answers requests. ``start`` opens the connections.
 
@@ -86,18 +117,21 @@ class Replica:
         feed = FeedReader(self._db, cell)
         store = platform_store(settings)
         self.table = ModelTable(
-            functools.partial(load_version, store, trust=own_types.trusted(settings)),
+            Loader(functools.partial(load_version, store, trust=own_types.trusted(settings))),
             max_memory_bytes=serving.max_memory_mb * 2**20,
             load_threads=serving.load_threads,
             hooks=hooks,
         )
         assignment = Assignment()
+        recent = RecentPointers(settings.platform.home, cell)
+        self._recent = recent.read()
         self.follower = AssignmentFollower(
             feed,
             lambda: self._db.listen(FEED_CHANNEL),
             assignment,
             self.table,
             poll_interval_s=serving.poll_interval_s,
+            first=self._recent,
             hooks=hooks,
         )
         folder = settings.platform.prediction_spool
@@ -121,18 +155,21 @@ class Replica:
             self.table,
             self.follower,
             self.service.asked,
+            recent,
             poll_interval_s=serving.poll_interval_s,
         )
 
     def start(self, wait_s: float) -> bool:
-        """Start the threads, and wait for the first assignment and its models.
+        """Start the threads, and wait for the first assignment and the models that were asked recently.
+
+        On a machine that has no record of these, it waits for all models.
 
         Args:
             wait_s: Longest wait in seconds. Afterwards the replica continues in the background: without an assignment
                 it answers "not ready", and requests load models that are not loaded yet.
 
         Returns:
-            Whether all loads ended in that time.
+            Whether these loads ended in that time.
 
         Raises:
             PlatformError: There is no assignment, and ``serving.require_assignment`` is set.
@@ -152,7 +189,10 @@ class Replica:
                 )
             logger.warning("The registry could not be read within %g s; the replica keeps trying.", wait_s)
             return False
-        is_loaded = self.table.wait_idle(max(0.0, deadline - time.monotonic()))
+        recent = sum(self.table.pointer(key) is not None for key in self._recent)
+        left = self.table.describe()["pointers"] - recent if recent else 0
+        is_loaded = self.table.wait_idle(max(0.0, deadline - time.monotonic()), left=left)
+        self.table.make_way()
         freeze_loaded()
         logger.info("Serving: %s.", self.service.describe())
         return is_loaded

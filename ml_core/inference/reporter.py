@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from contextlib import suppress
 
-from ml_core.domain.replica_report import MAX_PENDING, LoadState, ReplicaReport
+from ml_core.domain.replica_report import ReplicaReport
 from ml_core.exceptions import MLFrameworkError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
+from ml_core.inference.recent import MAX_RECENT, RecentPointers
 from ml_core.registry.replicas import ReplicaReports
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ GATHER_S = 0.02
 """Pause between a change and its report: most loads end within it, so one report is enough."""
 # The largest share of time for writing reports, while models are loaded one after another.
 _SHARE = 0.1
+_KEEP_RECENT_S = 60.0
 # Heartbeat intervals without a heartbeat after which a replica counts as dead.
 _HEARTBEATS_ALIVE = 3.5
 
@@ -43,6 +44,7 @@ class Reporter:
         table: The loaded models.
         follower: Whether the replica is current.
         asked: Tenants that were asked for predictions; emptied at each heartbeat.
+        recent: Keeps the pointers that were asked recently, once a minute.
         poll_interval_s: The poll interval of the follower, from which the heartbeat interval follows.
     """
 
@@ -53,6 +55,7 @@ class Reporter:
         table: ModelTable,
         follower: AssignmentFollower,
         asked: set[str],
+        recent: RecentPointers,
         *,
         poll_interval_s: float,
     ) -> None:
@@ -61,6 +64,7 @@ class Reporter:
         self._table = table
         self._follower = follower
         self._asked = asked
+        self._recent, self._kept_at = recent, time.monotonic()
         self._heartbeat_s = heartbeat_s(poll_interval_s)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlcore-reporter", daemon=True)
@@ -86,6 +90,8 @@ class Reporter:
                 break
             self._table.changed.clear()
             began = time.monotonic()
+            if began - self._kept_at >= _KEEP_RECENT_S:
+                self._keep_recent()
             try:
                 self._report()
                 pause = max(GATHER_S, (time.monotonic() - began) / _SHARE)
@@ -95,8 +101,13 @@ class Reporter:
             except Exception:
                 logger.exception("The replica's report failed unexpectedly.")
                 pause = self._heartbeat_s
+        self._keep_recent()
         with suppress(MLFrameworkError):
             self._reports.remove()
+
+    def _keep_recent(self) -> None:
+        self._recent.write(self._table.recently_used(MAX_RECENT))
+        self._kept_at = time.monotonic()
 
     def _report(self) -> None:
         report = self._collect()
@@ -122,16 +133,15 @@ class Reporter:
         if generation is None:
             return None
         # Read after the generation, so that the versions of that generation are included.
-        pending = self._table.pending()
-        counts, seen = Counter(each.state for each in pending), self._table.describe()
+        pending, seen = self._table.pending(), self._table.describe()
         return ReplicaReport(
             generation,
             epoch,
             self._follower.is_current,
             seen["pointers"],
             seen["loaded"],
-            counts[LoadState.DEFERRED],
-            counts[LoadState.LOADING],
-            counts[LoadState.FAILED],
-            tuple(pending[:MAX_PENDING]),
+            pending.deferred,
+            pending.loading,
+            pending.failed,
+            pending.listed,
         )

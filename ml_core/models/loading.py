@@ -116,9 +116,9 @@ class LoadedModel:
 
     @property
     def memory_bytes(self) -> int:
-        """Size of the pipeline in memory, measured on first access, and of its compiled form."""
+        """Size of the pipeline, its signature and its compiled form in memory, measured on first access."""
         if self._memory_bytes is None:
-            self._memory_bytes = measure_bytes(self.pipeline)
+            self._memory_bytes = measure_bytes((self.pipeline, self.version.signature))
         return self._memory_bytes + self._compiled_bytes
 
     @property

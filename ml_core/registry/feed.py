@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -39,10 +40,17 @@ from ml_core.domain.placement import SHARED_CELL, tenant_of
 from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import MLFrameworkError, ModelLoadError
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
+from ml_core.ids import EnvironmentName, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
 from ml_core.registry.records import value_of
-from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, servable_from
+from ml_core.registry.versions.rows import (
+    SELECT_SERVABLE,
+    SERVABLE_COLUMNS,
+    is_version,
+    name_parts,
+    packed_from,
+    servable_from,
+)
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
@@ -336,7 +344,7 @@ def _part(row: AnyRow, *, is_too_much: bool) -> _Part:
     if is_too_much:
         _log.warning("The tenant of %s has more than %d bytes to be read; it is skipped.", name, MAX_TENANT_BYTES)
     elif row.version is not None:
-        version = _readable(servable_from, row, f"{row.part} version that is served by", name)
+        version = _readable(packed_from, row, f"{row.part} version that is served by", name)
     return _Part(version, row.version is not None, row.generation, row.canary_percent, row.canary_sticky)
 
 
@@ -354,7 +362,10 @@ def _rollout(parts: Mapping[str, _Part], stable: ServableVersion) -> Rollout:
 
 
 def _pointer_ref(key: tuple[str, str, str]) -> PointerRef:
-    return PointerRef(TenantId(key[0]), ModelId(key[1]), EnvironmentName(key[2]))
+    return PointerRef(*name_parts(key[0], key[1]), _environment_name(key[2]))
+
+
+_environment_name = lru_cache(maxsize=256)(EnvironmentName)
 
 
 def _key(row: AnyRow) -> KeyRecord | None:

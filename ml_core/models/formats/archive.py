@@ -71,8 +71,8 @@ def load_array(member: bytes) -> np.ndarray[Any, Any]:
     """The array of a member that passed ``check_array``."""
     start = _data_start(member)
     shape, is_fortran, dtype = _parse_header(member[:start])
-    values = np.frombuffer(member, dtype, offset=start).copy()  # writable, and frees the member
-    return values.reshape(shape, order="F" if is_fortran else "C")
+    values = np.frombuffer(member, dtype, offset=start).reshape(shape, order="F" if is_fortran else "C")
+    return values.copy(order="K")  # writable, and frees the member
 
 
 def _data_start(member: bytes) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import BuiltinFunctionType
@@ -25,6 +26,7 @@ from ml_core.models.formats.allowed_types import ALLOWED, is_left_out
 from ml_core.models.formats.archive import load_array
 from ml_core.models.formats.audit import MAX_EXPANDED, malformed, read_int
 from ml_core.models.formats.schema import CONTAINERS, Node, is_plain, type_name
+from ml_core.models.graph import MAX_NAMES
 
 _SEARCH_TREES = {"ball_tree": BallTree, "kd_tree": KDTree}
 _ARGUMENTS = (bool, int, float, str, type, np.dtype, np.generic)  # of a partial
@@ -53,9 +55,11 @@ class Builder:
         """
         self._n_values += len(node) if isinstance(node, list | dict) else 1
         if isinstance(node, list):
+            if len(node) <= MAX_NAMES:  # the models of a replica share the names of columns and categories
+                node = [sys.intern(child) if type(child) is str else child for child in node]
             return [self.build(child) if type(child) in CONTAINERS else child for child in node]
         if not isinstance(node, dict):
-            return node
+            return sys.intern(node) if type(node) is str else node
         if is_plain(node):
             return {key: self.build(child) if type(child) in CONTAINERS else child for key, child in node.items()}
         identity = node.get("__id__")
@@ -119,6 +123,7 @@ class Builder:
         if node["__module__"].startswith("ml_core.") and any(name.startswith("_") for name in state):
             raise malformed(f"a {node['__class__']} carries state that it derives itself")
         _check_names(kind, state)
+        state = {sys.intern(name) if type(name) is str else name: value for name, value in state.items()}
         if hasattr(made, "__setstate__"):
             made.__setstate__(state)
         else:

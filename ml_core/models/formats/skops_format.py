@@ -88,9 +88,10 @@ def load(data: bytes, trust: Container[str] = (), *, max_bytes: int = MAX_UNPACK
     try:
         pipeline = Builder(members).build(schema)
         _check_steps(pipeline)
-        check_native(estimators(pipeline))
+        found = list(estimators(pipeline))
+        check_native(found)
         # After the check: a search tree's constructor is compiled code that reads the points.
-        rebuild_search_trees(estimators(pipeline))
+        rebuild_search_trees(found)
     except ModelLoadError:
         raise
     except Exception as error:  # attributes that don't fit their type can raise anything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -20,6 +21,7 @@ from ml_core.domain.version import (
     CompiledForm,
     Lineage,
     ModelVersion,
+    PackedVersion,
     RequiredModule,
     SelfTest,
     ServableVersion,
@@ -129,6 +131,33 @@ def servable_from(row: AnyRow) -> ServableVersion:
 def _form(document: str | None) -> CompiledForm | None:
     form = orjson.loads(document or "null")
     return None if form is None else CompiledForm.from_json(form)
+
+
+def packed_from(row: AnyRow) -> PackedVersion:
+    """``servable_from`` for one of many: its documents stay text, and are read when the version is loaded.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: A name or the list of modules can't be read.
+    """
+    ref = VersionRef(*name_parts(row.tenant_id, row.model_id), _version_id(row.version))
+    named = (ref, sys.intern(row.model_type), Digest(row.digest), row.size_bytes, sys.intern(row.format))
+    modules = tuple(map(RequiredModule.from_json, orjson.loads(row.modules))) if row.modules != "[]" else ()
+    return PackedVersion(named, _utf8(row.signature), _utf8(row.self_test), modules, _form(row.compiled))
+
+
+def name_parts(tenant_id: str, model_id: str) -> tuple[TenantId, ModelId]:
+    """The names of many rows: equal ones are one object, and are parsed once."""
+    return _tenant_id(tenant_id), _model_id(model_id)
+
+
+_tenant_id = lru_cache(maxsize=256)(TenantId)  # the rows of a tenant come one after another
+_model_id = lru_cache(maxsize=4096)(ModelId)
+_version_id = lru_cache(maxsize=4096)(VersionId)  # most versions are called 1, 2 or 3
+
+
+@lru_cache(maxsize=4096)  # versions that were trained on the same columns share the text
+def _utf8(document: str) -> bytes:
+    return document.encode()
 
 
 @lru_cache(maxsize=256)  # documents are of a few kB

@@ -182,19 +182,21 @@ def spoil_key(db: DatabaseConnection, tenant: TenantId, key_id: str, scopes: lis
         connection.execute(sa.text(statement), {"tenant": tenant, "key": key_id, "scopes": scopes})
 
 
-def spoil_pointer(db: DatabaseConnection, tenant: TenantId, signature: str) -> None:
-    """Write a version with such a signature as the runtime role may, and point production to it."""
+def spoil_pointer(db: DatabaseConnection, tenant: TenantId, document: str, column: str = "signature") -> None:
+    """Write a version with such a document as the runtime role may, and point production to it."""
+    signature, modules = (document, "[]") if column == "signature" else ("{}", document)
     version = """
         INSERT INTO mlcore.versions
-            (tenant_id, model_id, version, number, digest, size_bytes, format, created_by, signature)
-        VALUES (:tenant, 'tickets', 'odd', 1000, repeat('0', 64), 1, 'skops/1', 'me', CAST(:signature AS jsonb))
+            (tenant_id, model_id, version, number, digest, size_bytes, format, created_by, signature, modules)
+        VALUES (:tenant, 'tickets', 'odd', 1000, repeat('0', 64), 1, 'skops/1', 'me', CAST(:signature AS jsonb),
+            CAST(:modules AS jsonb))
     """
     pointer = """
         UPDATE mlcore.environments
         SET version = 'odd', generation = generation + 1, feed_generation = mlcore.advance_feed()
     """
     with db.tenant(tenant) as connection:
-        connection.execute(sa.text(version), {"tenant": tenant, "signature": signature})
+        connection.execute(sa.text(version), {"tenant": tenant, "signature": signature, "modules": modules})
         connection.execute(sa.text(pointer))
 
 
@@ -210,8 +212,23 @@ def test_a_scope_that_this_release_does_not_know(db: DatabaseConnection) -> None
 
 
 @pytest.mark.parametrize("signature", SIGNATURES_OF_NOBODY)
+def test_a_signature_that_can_not_be_read_fails_the_load_of_its_version(
+    db: DatabaseConnection, tenant_id: TenantId, signature: str
+) -> None:
+    """The read does not parse it: what is not loaded stays text."""
+    register(db, tenant_id)
+    EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
+    spoil_pointer(db, tenant_id, signature)
+    rollout = FeedReader(db).read(None).rollouts[PointerRef(tenant_id, TICKETS, PRODUCTION)]
+    assert rollout is not None
+    with pytest.raises(ModelLoadError, match="odd can't be read") as caught:
+        rollout.stable.opened()
+    assert caught.value.attributes()["version"] == "odd"
+
+
+@pytest.mark.parametrize("modules", ["[3]", "3", '[{"version": "1"}]'])
 def test_one_tenants_unreadable_rows_do_not_stop_the_others(
-    db: DatabaseConnection, caplog: pytest.LogCaptureFixture, signature: str
+    db: DatabaseConnection, caplog: pytest.LogCaptureFixture, modules: str
 ) -> None:
     """Another tenant's revocation and promotion arrive; the spoilt pointer is left out and a warning names it."""
     feed, spoilt, other = FeedReader(db), new_tenant(db), new_tenant(db)
@@ -221,7 +238,7 @@ def test_one_tenants_unreadable_rows_do_not_stop_the_others(
         EnvironmentRepository(db, tenant).promote(TICKETS, version.version, PRODUCTION, actor="me")
     generation = feed.read(None).generation
     spoil_key(db, spoilt, secrets.token_hex(8), ["telepathy"])
-    spoil_pointer(db, spoilt, signature)
+    spoil_pointer(db, spoilt, modules, "modules")
     keys.revoke(key.key_id)
     EnvironmentRepository(db, other).promote(TICKETS, versions[1].version, PRODUCTION, actor="me")
     for delta in (feed.read(generation), feed.read(None)):

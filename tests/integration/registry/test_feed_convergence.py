@@ -136,7 +136,7 @@ def test_a_part_that_can_not_be_read_leaves_the_stable_version(
     rollouts.start(TICKETS, TWO, 7)
     rollouts.shadow(TICKETS, THREE, PRODUCTION)
     with superuser(db) as session:
-        statement = "UPDATE mlcore.versions SET signature = '[]' WHERE tenant_id = %s AND version = %s"
+        statement = "UPDATE mlcore.versions SET modules = '[3]' WHERE tenant_id = %s AND version = %s"
         session.execute(statement, (tenant_id, TWO if part == "canary" else THREE))
     delta = FeedReader(db).read(None)
     rollout = delta.rollouts[PointerRef(tenant_id, TICKETS, PRODUCTION)]

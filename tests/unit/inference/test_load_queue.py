@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from ml_core.inference.loads import LoadPriority, LoadQueue
+from ml_core.inference.pointers import version_key
 from support.inprocess_cell import renamed, servable
 
 
@@ -45,9 +46,9 @@ def queue(recorder):
 
 def test_a_waiting_request_goes_before_loading_ahead(queue, recorder, versions):
     """What is loading is finished first, then the urgent one."""
-    queue.submit(versions[0], LoadPriority.PRELOAD, recorder)
+    queue.submit_ahead(versions[0], recorder)
     assert recorder.started.wait(10)
-    queue.submit(versions[1], LoadPriority.PRELOAD, recorder)
+    queue.submit_ahead(versions[1], recorder)
     urgent = queue.submit(versions[2], LoadPriority.DEMAND, recorder)
     recorder.go_on.set()
     assert urgent.result(10) == "c"
@@ -57,11 +58,13 @@ def test_a_waiting_request_goes_before_loading_ahead(queue, recorder, versions):
 
 def test_a_request_makes_a_queued_load_urgent(queue, recorder, versions):
     """It joins the load that is queued, moves it to the front, and it runs once."""
-    queue.submit(versions[0], LoadPriority.PRELOAD, recorder)
+    queue.submit_ahead(versions[0], recorder)
     assert recorder.started.wait(10)
-    queue.submit(versions[1], LoadPriority.PRELOAD, recorder)
-    ahead = queue.submit(versions[2], LoadPriority.PRELOAD, recorder)
-    assert queue.submit(versions[2], LoadPriority.DEMAND, recorder) is ahead
+    queue.submit_ahead(versions[1], recorder)
+    queue.submit_ahead(versions[2], recorder)
+    urgent = queue.submit(versions[2], LoadPriority.DEMAND, recorder)
+    assert queue.submit(versions[2], LoadPriority.FLIP, recorder) is urgent
+    queue.submit_ahead(versions[2], recorder)
     recorder.go_on.set()
     assert queue.wait_idle(10)
     assert recorder.order == ["a", "c", "b"]
@@ -119,3 +122,55 @@ def test_closing_drops_what_has_not_started(queue, recorder, versions):
     assert queued.cancelled()
     with pytest.raises(RuntimeError, match="closed"):
         queue.submit(versions[2], LoadPriority.DEMAND, recorder)
+
+
+def test_loads_ahead_leave_a_thread_free(recorder, versions):
+    """They run one at a time, so that a request never waits for two of them."""
+    queue = LoadQueue(threads=2)
+    for version in versions[:2]:
+        queue.submit_ahead(version, recorder)
+    assert recorder.started.wait(10)
+    urgent = queue.submit(versions[2], LoadPriority.DEMAND, lambda version, _: version.ref.version)
+    assert urgent.result(10) == "c"
+    assert recorder.order == ["a"]
+    recorder.go_on.set()
+    assert queue.wait_idle(10)
+    assert recorder.order == ["a", "b"]
+
+
+def test_a_load_ahead_may_be_first_of_them(queue, recorder, versions):
+    """One of a new pointer does not wait for those of a snapshot."""
+    for version in versions[:2]:
+        queue.submit_ahead(version, recorder)
+    assert recorder.started.wait(10)
+    queue.submit_ahead(versions[2], recorder, first=True)
+    assert queue.next_ahead(5) == [version_key(versions[2]), version_key(versions[1])]
+    recorder.go_on.set()
+    assert queue.wait_idle(10)
+    assert recorder.order == ["a", "c", "b"]
+
+
+def test_a_request_ends_the_rest_after_a_load_ahead(recorder, versions):
+    """Also where there is one thread only."""
+    queue = LoadQueue(threads=1)
+    queue.rest = 1e6
+    recorder.go_on.set()
+    for version in versions[:2]:
+        queue.submit_ahead(version, recorder)
+    assert queue.wait_idle(10, left=1), "the second waits until the rest is over"
+    assert queue.submit(versions[2], LoadPriority.DEMAND, recorder).result(10) == "c"
+    assert recorder.order[:2] == ["a", "c"]
+    queue.close()
+
+
+def test_closing_ends_a_rest(recorder, versions):
+    """And drops the loads ahead."""
+    queue = LoadQueue(threads=1)
+    queue.rest = 1e6
+    recorder.go_on.set()
+    for version in versions[:2]:
+        queue.submit_ahead(version, recorder)
+    assert queue.wait_idle(10, left=1)
+    queue.close()
+    assert queue.wait_idle(10)
+    assert recorder.order == ["a"]

@@ -238,7 +238,8 @@ def test_waiting_for_a_load_has_a_deadline(store, fitted_measures):
 
 def bounded_table(store, model, models):
     size = load_version(store, servable(store, model)).memory_bytes
-    return ModelTable(CountingLoader(store), max_memory_bytes=int(size * (models + 0.5)))
+    # All loads take as long: none.
+    return ModelTable(CountingLoader(store), max_memory_bytes=int(size * (models + 0.5)), clock=Clock())
 
 
 def loaded(table, *versions):

@@ -253,6 +253,7 @@ class _Broken:
     """A model that fails on every row."""
 
     memory_bytes = 1
+    uncompiled = None
 
     def __init__(self, version: ServableVersion) -> None:
         self.version = version

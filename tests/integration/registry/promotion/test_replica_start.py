@@ -1,0 +1,91 @@
+"""A replica is ready once it has the models that were asked recently; the others follow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.version import ServableVersion
+from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.inference import replica as replica_module
+from ml_core.inference.replica import Replica
+from ml_core.models.loading import LoadedModel, load_version
+from ml_core.models.own_types import Trust
+from ml_core.models.store import ArtifactStore
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+from ml_core.training.trainer import Trainer
+from support.registry import new_tenant, settings_for, temporary_home
+from support.replicas import replica_settings, running_replica
+from support.tables import measures, split_target
+
+NAMES = [ModelId(f"m{number}") for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[DatabaseConnection]:
+    """A registry of these tests' own: a replica follows all tenants of a cell."""
+    with temporary_home() as home, DatabaseConnection(settings=settings_for(home)) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def acme(own: DatabaseConnection) -> TenantId:
+    """A tenant with four promoted models."""
+    tenant_id = new_tenant(own)
+    trainer = Trainer(own, tenant_id)
+    for name in NAMES:
+        trainer.train(name, None, split_target(measures(60), "outcome"), hyperparameters={"n_estimators": 2})
+        EnvironmentRepository(own, tenant_id).promote(name, VersionId("1"), PRODUCTION)
+    return tenant_id
+
+
+def test_it_is_ready_with_the_models_that_were_asked_recently(
+    own: DatabaseConnection, acme: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are loaded first, and it does not wait for the others, which a request loads before their turn."""
+    with running_replica(own, "before") as before:
+        assert before.table.wait_idle(30)
+        for name in ("m1", "m3"):
+            resident = before.table.acquire_pointer((acme, name, PRODUCTION))
+            assert resident is not None
+            before.table.release(resident)
+    loaded: list[str] = []
+    go_on = threading.Event()
+
+    def load(store: ArtifactStore, version: ServableVersion, trust: Trust) -> LoadedModel:
+        loaded.append(version.ref.model_id)
+        assert len(loaded) != 3 or go_on.wait(30), "the first that nobody asked for"
+        return load_version(store, version, trust)
+
+    monkeypatch.setattr(replica_module, "load_version", load)
+    replica = Replica(replica_settings(own), "after")
+    try:
+        assert replica.start(wait_s=30)
+        assert loaded[:2] == ["m3", "m1"]
+        assert replica.table.acquire_pointer((acme, "m3", PRODUCTION)) is not None
+        others = {"m0", "m2"}
+        asked = ({*others} - set(loaded)).pop()  # the last in the order
+        version = replica.table.target((acme, asked, PRODUCTION))
+        assert replica.table.request_load(version).result(30) is not None
+        go_on.set()
+        assert replica.table.wait_idle(30)
+        assert sorted(loaded) == ["m0", "m1", "m2", "m3"]
+    finally:
+        go_on.set()
+        replica.stop()
+
+
+def test_without_a_record_it_waits_for_all_models(own: DatabaseConnection, acme: TenantId) -> None:
+    """As the first replica on a machine does, for as long as it is told to."""
+    for path in (own.settings.platform.home / "recent").glob("*"):
+        path.unlink()
+    replica = Replica(replica_settings(own), "first")
+    try:
+        assert replica.start(wait_s=30)
+        assert replica.table.describe()["loaded"] == len(NAMES)
+    finally:
+        replica.stop()
+    assert not (own.settings.platform.home / "recent" / "shared.json").exists(), "nobody asked"

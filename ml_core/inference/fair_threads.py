@@ -91,6 +91,8 @@ class FairThreads:
             self._start(call)
         else:
             self._waiting.push(tenant, call)
+            # Not when its turn comes: until then it would keep the body of its request.
+            call.future.add_done_callback(lambda _: self._waiting.remove(tenant, call))
             self._begin_waiting(loop)
         return call.future
 

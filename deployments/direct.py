@@ -18,7 +18,9 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-_OF_SERVE = "/-/"
+OF_SERVE = "/-/"
+"""The prefix of Serve's own requests to a replica."""
+
 _CLOSE = (b"connection", b"close")
 
 
@@ -41,11 +43,6 @@ class DirectPath:
             await self._app(scope, receive, send)
         finally:
             self._count(-1)
-
-    @staticmethod
-    def takes(path: str) -> bool:
-        """Whether a request is the cell's, and not one of Serve to its replica."""
-        return not path.startswith(_OF_SERVE)
 
 
 def behind_serve(app: ASGIApp) -> ASGIApp:

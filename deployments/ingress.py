@@ -24,7 +24,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from deployments.direct import DirectPath, JoinedSend, counter_of
+from deployments.direct import OF_SERVE, DirectPath, JoinedSend, counter_of
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError
 from ml_core.inference.edge.grpc_headers import GRPC_PATH
 from ml_core.inference.edge.http import error_response, is_sane_request_id, new_request_id
@@ -102,7 +102,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Called by uvicorn when the head of a request is complete, and the response before it was sent."""
         path = cycle.scope["path"]
         is_call = GRPC_PATH.fullmatch(path) is not None
-        if self._direct is not None and self._direct.takes(path):
+        if self._direct is not None and not path.startswith(OF_SERVE):
             app = self._direct
             if not is_call:
                 sending: Any = JoinedSend(cycle)

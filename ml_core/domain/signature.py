@@ -196,17 +196,13 @@ class Output(Document):
 
 
 class NumberColumns:
-    """The number columns of a signature, which are read together: one pass and one matrix for all rows and columns.
+    """The number columns of a signature, which are read together: one pass and one matrix for all rows and columns."""
 
-    Attributes:
-        names: Their names.
-    """
-
-    __slots__ = ("_is_required", "names")
+    __slots__ = ("_is_required", "_names")
 
     def __init__(self, inputs: Sequence[InputColumn]) -> None:
         numbers = [column for column in inputs if column.kind is ColumnKind.NUMBER]
-        self.names = tuple(column.name for column in numbers)
+        self._names = tuple(column.name for column in numbers)
         self._is_required = np.array([not column.nullable for column in numbers], dtype=bool)
 
     def read(self, rows: Sequence[Row]) -> dict[str, NDArray[np.float64]] | None:
@@ -214,7 +210,7 @@ class NumberColumns:
 
         ``InputColumn.read`` then reads such values, or says which one does not fit.
         """
-        names = self.names
+        names = self._names
         values: list[Any] = [value for row in rows for value in map(row.get, names)]
         kinds = set(map(type, values))
         if not kinds <= _NUMBERS_OR_NULL:

@@ -126,7 +126,7 @@ class Assignment:
         return self._policies.get(tenant, PredictionPolicy.DIGEST)
 
     def quota(self, tenant: str) -> PredictionQuota:
-        """The quota of a tenant; ``NO_QUOTA`` if it has none of its own. An unchanged quota is the same object."""
+        """The quota of a tenant; ``NO_QUOTA`` if it has none of its own."""
         return self._quotas.get(tenant, NO_QUOTA)
 
     @property

@@ -55,6 +55,10 @@ class Shares:
         """Note that an item with this tag begins."""
         self._now = max(self._now, tag)
 
+    def begin_at_once(self, tenant: str) -> None:
+        """Note that an item begins which did not wait; its cost is charged as that of others is."""
+        self.begin(self.enter(tenant))
+
     def charge(self, tenant: str, seconds: float) -> None:
         """Charge processor time to a tenant."""
         self._tags[tenant] = self.tag(tenant) + seconds / self._weight_of(tenant)
@@ -93,7 +97,9 @@ class FairQueue(Generic[Item]):
         found = None
         while self._order and found is None:
             tag, arrival, tenant = heapq.heappop(self._order)
-            if (present := self._shares.tag(tenant)) > tag:  # charged meanwhile
+            if not self._items[tenant]:  # all were removed
+                del self._items[tenant]
+            elif (present := self._shares.tag(tenant)) > tag:  # charged meanwhile
                 heapq.heappush(self._order, (present, arrival, tenant))
             elif may_begin(tenant):
                 self._shares.begin(tag)
@@ -103,6 +109,13 @@ class FairQueue(Generic[Item]):
         for entry in held:
             heapq.heappush(self._order, entry)
         return found
+
+    def remove(self, tenant: str, item: Item) -> None:
+        """Remove an item if it still waits."""
+        items = self._items.get(tenant)
+        if items is not None and item in items:
+            items.remove(item)  # its entry in the order goes with the tenant's next turn
+            self._size -= 1
 
     def _take(self, tenant: str) -> Item:
         items = self._items[tenant]

@@ -87,10 +87,12 @@ class FairThreads:
         loop = asyncio.get_running_loop()
         call = _Call(tenant, function, arguments, loop, loop.create_future())
         if not self._waiting and self._has_room(loop) and self._may_begin(tenant):
-            self.shares.begin(self.shares.enter(tenant))
+            self.shares.begin_at_once(tenant)
             self._start(call)
         else:
             self._waiting.push(tenant, call)
+            # Not when its turn comes: until then it would keep the body of its request.
+            call.future.add_done_callback(lambda _: self._waiting.remove(tenant, call))
             self._begin_waiting(loop)
         return call.future
 

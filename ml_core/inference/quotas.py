@@ -56,6 +56,11 @@ class TokenBucket:
         self._full_at = full_at
         return 0
 
+    def go_on_from(self, before: TokenBucket, now_ns: int) -> None:
+        """Lack as many tokens as another bucket of this size lacks."""
+        missing_ns = max(0, before._full_at - now_ns)
+        self._full_at = now_ns + math.ceil(missing_ns * self._ns / before._ns)
+
 
 class _Limit(NamedTuple):
     """A rate, its setting, and the bucket that enforces the replica's part of it."""
@@ -141,7 +146,14 @@ class Quotas:
         if found is None or found.quota is not quota or found.replicas != replicas:
             if len(self._buckets) >= 2 * self._assignment.tenant_count + 100:
                 self._buckets = {}  # most are of deleted tenants
-            found = self._buckets[tenant] = self._made(quota, replicas)
+            before, found = found, self._made(quota, replicas)
+            self._buckets[tenant] = found
+            # Only an operator's change fills buckets: a burst may be an hour's, and replicas come and go.
+            if before is not None and before.quota == quota:
+                now_ns = self._clock_ns()
+                for limit, old in ((found.requests, before.requests), (found.rows, before.rows)):
+                    if limit is not None and old is not None:
+                        limit.bucket.go_on_from(old.bucket, now_ns)
         return found
 
     def _made(self, quota: PredictionQuota, replicas: int) -> _Buckets:

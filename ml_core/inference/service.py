@@ -73,6 +73,7 @@ class PredictionService:
         is_shared: Whether several tenants use the cell; a single one may use all threads.
 
     Attributes:
+        quotas: Of requests, which the edge takes, and of rows.
         explanations: Explains predictions.
         threads: Run what would block the event loop.
         asked: Tenants that were asked for predictions, until somebody takes them out.
@@ -102,7 +103,7 @@ class PredictionService:
         self._follower = follower
         # Two pools, so that a registry that hangs can't block the prediction threads.
         shares = Shares(lambda tenant: assignment.quota(tenant).weight)
-        self._quotas = Quotas(assignment, limits, hooks)
+        self.quotas = Quotas(assignment, limits, hooks)
         self.threads = FairThreads(shares, "mlcore-predict", thread_initializer, is_shared=is_shared)
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
         self.router = Router(table, VersionLookup(find_version, self._looking_up, time.monotonic))
@@ -127,7 +128,6 @@ class PredictionService:
             AuthenticationError: The key or token is missing or invalid.
             TenantNotFoundError: The key or token is for another tenant, whether or not the tenant in the URL exists.
             PermissionDeniedError: The key or token has none of the scopes.
-            QuotaExceededError: The request exceeds the tenant's quota.
             ModelNotReadyError: The replica has not read the assignment yet.
             IssuerUnavailableError: The keys of the token's issuer can't be read.
         """
@@ -146,7 +146,6 @@ class PredictionService:
                 tenant_id=tenant,
                 scope=str(scopes[0]),
             )
-        self._quotas.take_request(tenant)
         return principal
 
     async def _token_holder(self, tokens: TokenVerifier, token: str, tenant: str, within_s: float) -> Principal:
@@ -173,7 +172,7 @@ class PredictionService:
             QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
             QuotaExceededError, RequestTooLargeError: The rows exceed the tenant's quota.
         """
-        self._quotas.take_rows(target.tenant, table.rows)
+        self.quotas.take_rows(target.tenant, table.rows)
         self.asked.add(target.tenant)
         resident, side, shadow = await self.router.route(target, table, deadline)
         try:
@@ -199,7 +198,7 @@ class PredictionService:
             SignatureMismatchError, RequestTooLargeError, QueueFullError, PredictionError: See ``Explanations.explain``.
             QuotaExceededError, RequestTooLargeError: The rows exceed the tenant's quota.
         """
-        self._quotas.take_rows(target.tenant, table.rows)
+        self.quotas.take_rows(target.tenant, table.rows)
         self.asked.add(target.tenant)
         resident, side, _ = await self.router.route(target, table, deadline)
         try:

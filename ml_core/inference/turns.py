@@ -37,10 +37,6 @@ class Turns:
         self._left_s = TURN_S  # of the present turn; while some is left no request waits
         self._is_scheduled = False  # the next turn
 
-    def __len__(self) -> int:
-        """The number of requests that wait or are being answered."""
-        return len(self._gate)
-
     def enter(self, tenant: str, size: int) -> asyncio.Future[None] | None:
         """Begin a request; ``leave`` must follow.
 

@@ -188,6 +188,7 @@ class EdgeApp:
         within_s = timeout_ms / 1000
         await self._service.authorize(request.authorization, request.tenant, *route.scopes, within_s=within_s)
         request.caller = request.tenant
+        self._service.quotas.take_request(request.tenant)
         return await self._within_deadline(request, route, timeout_ms)
 
     async def _within_deadline(self, request: HttpRequest, route: Route, timeout_ms: int) -> HttpResponse:

@@ -37,8 +37,8 @@ CODES: Mapping[int, int] = {
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS_MS: Mapping[bytes, float] = {b"H": 3_600_000, b"M": 60_000, b"S": 1_000, b"m": 1, b"u": 1e-3, b"n": 1e-6}
 
-# What a peer accepts in trailers is about 8 KiB; a character may need nine bytes.
-_MAX_MESSAGE = 800
+# What a peer accepts in trailers is about 8 KiB; a character may need twelve bytes.
+_MAX_MESSAGE = 600
 
 
 def milliseconds(timeout: bytes) -> int:

@@ -66,6 +66,8 @@ class ProtocolRoutes:
         request: HttpRequest,
         parse: Callable[[int], InferBody],
         render: Callable[[str, Prediction, InferBody], HttpResponse],
+        *,
+        is_short: bool = True,
     ) -> HttpResponse:
         """Answer a request for predictions.
 
@@ -73,8 +75,9 @@ class ProtocolRoutes:
             request: The request.
             parse: Reads its tensors; gets the limit of rows.
             render: Makes the response of the model's name, the prediction and the tensors.
+            is_short: Whether a request of few bytes is read soon.
         """
-        if len(request.body) <= PARSE_ON_LOOP_BYTES:
+        if is_short and len(request.body) <= PARSE_ON_LOOP_BYTES:
             body = parse(self._max_rows)
         else:
             body = await self._service.on_thread(request.tenant, parse, self._max_rows)

@@ -10,7 +10,7 @@ import pytest
 
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
 from ml_core.inference.batcher import Batcher, CostModel, DrainRate
-from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_queue import FairQueue, Shares
 from ml_core.inference.fair_threads import FairThreads
 from ml_core.models.loading import load_version
 from support.inprocess_cell import TICKET, servable
@@ -294,6 +294,26 @@ def test_a_very_short_model_is_called_in_the_request(batcher, model):
     asyncio.run(ask(batcher, model, ROWS[0]))
     assert batcher._queue == type(batcher._queue)()
     assert model.calls == [1]
+
+
+def test_nothing_is_owed_for_calls_on_the_loop_of_an_idle_replica(batcher, model, pool, monkeypatch):
+    """Whoever was alone for long takes turns with whoever floods the replica afterwards."""
+    monkeypatch.setattr(CostModel, "estimate", lambda self, rows: 1e-3)
+
+    async def main():
+        for row in ROWS:
+            await ask(batcher, model, row)
+
+    asyncio.run(main())
+    queue = FairQueue(pool.shares)
+    for _ in range(1000):
+        queue.push("flood", None)
+    queue.push(model.version.ref.tenant_id, None)
+    served = 0
+    while queue.pop()[0] == "flood":
+        pool.shares.charge("flood", 1e-4)
+        served += 1
+    assert served <= 11  # as much as the last call took
 
 
 def test_costs_are_learned_by_size():

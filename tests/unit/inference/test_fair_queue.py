@@ -105,3 +105,26 @@ def test_tags_of_idle_tenants_are_forgotten() -> None:
         shares.begin(shares.enter(tenant))
         shares.charge(tenant, 1.0)
     assert len(shares._tags) < 1_100
+
+
+@given(st.lists(st.tuples(st.sampled_from(["push", "pop", "remove"]), st.sampled_from("abc")), max_size=60))
+def test_removed_items_leave_no_trace(steps: list[tuple[str, str]]) -> None:
+    """Whatever came and went before, what is left comes out, in order; a tenant has one entry at most."""
+    queue: FairQueue[int] = FairQueue(Shares(lambda _: 1.0))
+    left: dict[str, list[int]] = {tenant: [] for tenant in "abc"}
+    for number, (step, tenant) in enumerate(steps):
+        if step == "push":
+            queue.push(tenant, number)
+            left[tenant].append(number)
+        elif step == "remove":
+            queue.remove(tenant, left[tenant].pop() if left[tenant] else number)
+        elif (found := queue.pop()) is not None:
+            assert left[found[0]].pop(0) == found[1]
+        else:
+            assert not any(left.values())
+        assert len(queue) == sum(map(len, left.values()))
+        assert len(queue._order) == len(queue._items) <= 3
+    while (found := queue.pop()) is not None:
+        assert left[found[0]].pop(0) == found[1]
+    assert not any(left.values())
+    assert (queue._items, queue._order) == ({}, [])

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -150,6 +151,30 @@ def test_a_call_that_nobody_waits_for_any_more_does_not_begin(threads):
 
     bounded(main)
     assert ran == ["stayed"]
+
+
+def test_a_call_that_nobody_waits_for_any_more_keeps_no_memory(threads):
+    """Though the turn of its tenant does not come, whose other calls sleep."""
+    wake = threading.Event()
+
+    class Body:
+        """Stands for the bytes of a request."""
+
+    async def main():
+        asleep = [threads.submit("a", wake.wait, 15) for _ in range(CPUS)]
+        body = Body()
+        seen, left = weakref.ref(body), threads.submit("a", id, body)
+        del body
+        left.cancel()
+        await asyncio.sleep(0)
+        del left
+        await asyncio.sleep(0)
+        kept = seen(), len(threads._waiting)
+        wake.set()
+        await asyncio.gather(*asleep)
+        return kept
+
+    assert bounded(main) == (None, 0)
 
 
 def test_closing_cancels_what_waits(threads):

@@ -157,8 +157,26 @@ def test_replicas_divide_the_rate_and_not_the_burst():
     assert taken(quotas, ACME) == 50
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 4, 8])
+def test_what_is_used_up_stays_used_up(replicas):
+    """Though replicas come and go, another policy of the tenant changes, or the assignment is read anew."""
+    quota = PredictionQuota(requests_per_s=8, rows_per_s=16, burst_s=100)
+    assignment, quotas, clock, _ = limited(quota, replicas=2)
+    assert taken(quotas, ACME) == 800
+    quotas.take_rows(ACME, 1000)
+    same = PredictionQuota(requests_per_s=8, rows_per_s=16, burst_s=100)
+    assignment.apply(AssignmentDelta(2, True, {ACME: True}, {}, {}, quotas={ACME: same}, replicas=replicas))
+    assert taken(quotas, ACME) == 0
+    with pytest.raises(QuotaExceededError):
+        quotas.take_rows(ACME, 601)
+    quotas.take_rows(ACME, 600)
+    clock.ns += 10**9
+    assert taken(quotas, ACME) == 8 // replicas
+    quotas.take_rows(ACME, 16 // replicas)
+
+
 def test_a_change_of_the_assignment_is_effective_at_once():
-    """A new quota, and none any more; other changes of a tenant do not fill its bucket."""
+    """A new quota, and none any more."""
     assignment, quotas, _, _ = limited(PredictionQuota(requests_per_s=2))
     assert taken(quotas, ACME) == 2
     assignment.apply(AssignmentDelta(2, False, {GLOBEX: True}, {}, {}))
@@ -204,6 +222,16 @@ def test_a_request_beyond_the_quota_is_429_before_its_body_is_read(cell, key):
     assert 99 < error["details"]["retry_after_s"] <= 100
     assert refused.headers["retry-after"] == "100"
     assert refused.headers["x-request-id"] == error["request_id"]
+
+
+def test_a_refusal_is_counted_for_its_tenant(cell, key, monkeypatch):
+    """So that an operator sees whose quota is used up."""
+    seen = []
+    monkeypatch.setattr(cell.service.hooks, "request_ended", lambda *arguments: seen.append(arguments), raising=False)
+    set_quota(cell, PredictionQuota(requests_per_s=1))
+    for _ in range(2):
+        cell.predict("measures", [MEASURE], key=key)
+    assert [(status, tenant) for _, status, _, tenant in seen] == [(200, ACME), (429, ACME)]
 
 
 @pytest.mark.parametrize(

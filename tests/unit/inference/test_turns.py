@@ -52,7 +52,7 @@ def test_a_turn_is_bounded_and_the_quiet_tenant_is_first_in_the_next():
         await asyncio.sleep(0)
         assert len(order) == IN_ONE_TURN
         await asyncio.gather(ask(turns, "quiet", order), *busy)
-        assert len(turns) == 0
+        assert len(turns._gate) == 0
         return order
 
     order = asyncio.run(main())
@@ -122,7 +122,7 @@ def test_who_left_while_it_waited_takes_no_turn():
         for each in leaving:
             each.cancel()
         await asyncio.gather(staying, *first, return_exceptions=True)
-        assert len(turns) == 0
+        assert len(turns._gate) == 0
         return order
 
     assert asyncio.run(main()) == ["a"] * IN_ONE_TURN + ["c"]

@@ -328,6 +328,66 @@ def test_a_form_of_another_model_fails_the_self_test(store, forest):
     assert "self-test" in served.uncompiled
 
 
+def test_a_form_for_few_rows_is_tested_too(store, forest):
+    """The self-test has more rows than it answers."""
+    _, version, _ = forest
+    _, other, _ = _with_form(fitted("classification", "extra_trees"), store)
+    few = dataclasses.replace(other.compiled, max_rows=1)
+    assert "self-test" in load_version(store, dataclasses.replace(version, compiled=few)).uncompiled
+    sound = load_version(
+        store, dataclasses.replace(version, compiled=dataclasses.replace(version.compiled, max_rows=1))
+    )
+    assert (sound.uncompiled, sound.is_compiled, sound._compiled_rows) == (None, True, 1)
+
+
+@pytest.mark.parametrize("name", ["random_forest", "gradient_boosting", "isolation_forest"])
+def test_where_the_runtime_fails_the_original_answers(store, name, monkeypatch, caplog):
+    """That request and those after it; memory stays counted as it was, and the failure is logged once."""
+    kind = "anomaly_detection" if name == "isolation_forest" else "classification"
+    model, version, _ = _with_form(fitted(kind, name), store)
+    asked, make = [], sessions.open_session
+
+    def failing(data):
+        run = make(data)
+
+        def answer(rows):
+            asked.append(len(rows))
+            if len(asked) > 1:
+                raise RuntimeError("no memory")
+            return run(rows)
+
+        return answer
+
+    monkeypatch.setattr(sessions, "open_session", failing)
+    served, original = load_version(store, version), loaded(model, store)
+    before = served.memory_bytes
+    for _ in range(3):
+        for wanted, got in zip(original.predict_both(model.held_out), served.predict_both(model.held_out), strict=True):
+            np.testing.assert_array_equal(wanted, got)
+        if kind == "anomaly_detection":
+            np.testing.assert_array_equal(*(each.predict_scored(model.held_out)[1] for each in (original, served)))
+    assert len(asked) == 2
+    assert served.memory_bytes == before
+    assert not served.is_compiled
+    assert caplog.text.count("no memory") == 1
+
+
+def test_a_form_that_fails_in_the_self_test_is_not_used(store, forest, monkeypatch):
+    monkeypatch.setattr(sessions, "open_session", lambda _data: lambda _rows: 1 / 0)
+    assert load_version(store, forest[1]).uncompiled == "The compiled form failed in the self-test."
+
+
+def test_a_form_that_is_too_large_is_not_read(store, forest, monkeypatch):
+    """A tenant could name any bytes of its own."""
+    _, version, _ = forest
+    large = dataclasses.replace(version.compiled, size_bytes=sessions.MAX_BYTES + 1)
+    read = store.read
+    monkeypatch.setattr(
+        store, "read", lambda of, digest, size: pytest.fail("read") if size > 2**24 else read(of, digest, size)
+    )
+    assert "too large" in load_version(store, dataclasses.replace(version, compiled=large)).uncompiled
+
+
 def test_a_form_without_a_family_leaves_the_original(store, forest):
     linear = fitted("classification", "logistic_regression")
     form = CompiledForm(forest[1].compiled.digest, forest[1].compiled.size_bytes, sessions.runtime_version())

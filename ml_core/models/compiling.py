@@ -85,7 +85,7 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
     family, name = family_of(estimator), type(estimator).__name__
     if encoder is None:
         return Compiled(Compilation("Its pipeline is not the platform's encoder and an estimator."))
-    if formula_of(estimator) is not None and not hasattr(estimator, "estimators_"):
+    if formula_of(estimator) is not None and (family is None or hasattr(estimator, "tree_")):
         return Compiled(Compilation(f"{name} is answered by its formula, which takes microseconds."))
     if family is None:
         return Compiled(Compilation(f"There is no compiled form of {name}."))

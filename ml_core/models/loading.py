@@ -33,6 +33,7 @@ from ml_core.models import own_types
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION
 from ml_core.models.ensembles import Answer, family_of
 from ml_core.models.formats import skops_format
+from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
 from ml_core.models.formulas import Answerer, formula_of
 from ml_core.models.graph import measure_bytes, tune_for_serving
 from ml_core.models.own_types import Trust
@@ -352,6 +353,11 @@ def load_version(store: ArtifactStore, version: ServableVersion, trust: Trust = 
             raise ModelLoadError(
                 f"This release can't load the format {version.format!r}.",
                 remedy=f"Register the model again as {skops_format.FORMAT}.",
+            )
+        if version.size_bytes > MAX_UNPACKED_BYTES:  # before it is in memory: a tenant could name any bytes of its own
+            raise ModelLoadError(
+                f"The artifact has {version.size_bytes:,} bytes; a replica loads at most {MAX_UNPACKED_BYTES:,}.",
+                remedy="Train a smaller model.",
             )
         data = store.read(version.ref.tenant_id, version.digest, version.size_bytes)
         model = open_version(data, version, trust)

@@ -144,6 +144,10 @@ class ServableVersion:
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, MLFrameworkError)
 
 
+SHARED_BYTES = 16_384
+"""Of a document: larger ones, which may have megabytes, are not kept to be shared between versions."""
+
+
 class PackedVersion(ServableVersion):
     """A version whose signature and self-test are JSON text, a quarter of the size of the values.
 
@@ -179,7 +183,7 @@ class PackedVersion(ServableVersion):
 
     def __getattr__(self, name: str) -> Any:
         if name == "signature":
-            return self._read(_signature, self._signature_text)
+            return self._read(read_signature, self._signature_text)
         if name == "self_test":
             return self._read(_self_test, self._self_test_text)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -227,8 +231,13 @@ class PackedVersion(ServableVersion):
 _PACKED = ("ref", "model_type", "digest", "size_bytes", "format", "modules", "compiled", *PackedVersion.__slots__)
 
 
-@lru_cache(maxsize=256)  # documents are of a few kB; versions that were trained on the same columns share the value
-def _signature(text: bytes) -> Signature:
+def read_signature(text: bytes | str) -> Signature:
+    """A signature from its JSON text. Versions that were trained on the same columns share the value."""
+    return _signature(text) if len(text) <= SHARED_BYTES else Signature.from_json(orjson.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _signature(text: bytes | str) -> Signature:
     signature = Signature.from_json(orjson.loads(text))
     return dataclasses.replace(signature, inputs=tuple(map(_shared, signature.inputs)))
 

@@ -1,7 +1,7 @@
 """Compilation of an estimator with its proof, where a version is registered: in a worker, never in a cell.
 
-The compiled form is used only if it answered every row of the proof as scikit-learn did, no label flipped, and if it
-is both faster and affordable. The rows: held-out ones, those with each column missing, unseen or extreme, one row, none
+The compiled form is used only if it answered every row of the proof as scikit-learn did, to the last bit, and if it is
+both faster and affordable. The rows: held-out ones, those with each column missing, unseen or extreme, one row, none
 and all at once; and of every split of every tree a row that reaches it, at its threshold and one ulp on either side.
 The latter ask a graph of that tree alone, written by the same code: all trees at once would take minutes.
 """
@@ -27,15 +27,13 @@ from ml_core.models.ensembles import Answer, NotCompilableError, family_of
 from ml_core.models.formulas import Answerer, formula_of
 from ml_core.models.graph import measure_bytes
 from ml_core.models.loading import LoadedModel
-from ml_core.models.sessions import UnusableFormError, check_graph, memory_of, open_session, runtime_version
+from ml_core.models.sessions import UnusableFormError, check_graph, in_parts, memory_of, open_session, runtime_version
 
 if TYPE_CHECKING:
     from ml_core.models.tree_graph import Ensemble, Tree
 
 _log = logging.getLogger(__name__)
 
-TOLERANCE = 1e-9
-"""Of probabilities, and of values relative to their size. Sums in float32 would differ by 1e-7."""
 BYTES_PER_US = 64_000
 """What a form may cost in memory for each microsecond that it saves a request of one row. A usual machine has 4 GB a
 core, and a microsecond saved 16 times a second is that share of a core: 16e-6 of 4 GB. A model that is asked less is
@@ -87,7 +85,7 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
     family, name = family_of(estimator), type(estimator).__name__
     if encoder is None:
         return Compiled(Compilation("Its pipeline is not the platform's encoder and an estimator."))
-    if formula_of(estimator) is not None and not hasattr(estimator, "estimators_"):
+    if formula_of(estimator) is not None and (family is None or hasattr(estimator, "tree_")):
         return Compiled(Compilation(f"{name} is answered by its formula, which takes microseconds."))
     if family is None:
         return Compiled(Compilation(f"There is no compiled form of {name}."))
@@ -109,8 +107,7 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
             why = f"it would take at least {least / 2**20:,.1f} MB for a request of {original.row_us:,.0f} µs"
             return Compiled(Compilation(f"A compiled form is not affordable: {why}.", original_cost=original))
         data = graph_of(ensemble, width)
-        check_graph(data, width)
-        run, answer_of = open_session(data), family.answer(estimator)
+        run, answer_of = in_parts(check_graph(data, width), data), family.answer(estimator)
 
         def answer(rows: Any) -> Answer:
             return answer_of(run(rows))
@@ -119,7 +116,7 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
         found += _compared(estimator, answer, np.concatenate([features, at_splits]))
         difference = found.max_difference if np.isfinite(found.max_difference) else None
         proof = ParityProof(found.rows, ensemble.n_splits, difference, found.flips, runtime)
-        if found.flips or not found.is_close:
+        if found.flips or not found.is_equal:
             why = f"{found.flips} of {found.rows:,} rows get another label or number"
             return Compiled(Compilation(f"The compiled form is not equal: {why}.", proof=proof))
         return _chosen(data, proof, original, _cost(memory_of(len(data)), answer, features))
@@ -132,11 +129,11 @@ class _Found:
     rows: int = 0
     max_difference: float = 0.0
     flips: int = 0
-    is_close: bool = True
+    is_equal: bool = True
 
     def __add__(self, other: _Found) -> _Found:
         largest = max(self.max_difference, other.max_difference)
-        return _Found(self.rows + other.rows, largest, self.flips + other.flips, self.is_close and other.is_close)
+        return _Found(self.rows + other.rows, largest, self.flips + other.flips, self.is_equal and other.is_equal)
 
 
 def _estimator(model: LoadedModel) -> Any:
@@ -169,7 +166,7 @@ def _compared(estimator: Any, answer: Answerer, features: NDArray[np.float64]) -
         one = slice(row, row + 1)
         whole += _difference(_part(wanted, one), answer(features[one]))
     if len(answer(features[:0]).predictions):
-        return replace(whole, is_close=False)
+        return replace(whole, is_equal=False)
     return whole
 
 
@@ -195,9 +192,9 @@ def _difference(wanted: Answer, found: Answer) -> _Found:
         if left is None and right is None:
             continue
         if left is None or right is None or left.shape != right.shape:
-            return _Found(rows, np.inf, rows, is_close=False)
+            return _Found(rows, np.inf, rows, is_equal=False)
         numbers.append(_apart(left, right))
-    total = _Found(0, max([each.max_difference for each in numbers], default=0.0), 0, all(e.is_close for e in numbers))
+    total = _Found(0, max([each.max_difference for each in numbers], default=0.0), 0, all(e.is_equal for e in numbers))
     if is_number:
         return replace(total, rows=rows)
     is_same = wanted.predictions.dtype == found.predictions.dtype and len(found.predictions) == rows
@@ -206,12 +203,11 @@ def _difference(wanted: Answer, found: Answer) -> _Found:
 
 
 def _apart(wanted: NDArray[Any], found: NDArray[Any]) -> _Found:
-    """Two arrays of numbers; ``flips`` are rows in which they are not close."""
-    apart = np.abs(wanted - found)
-    is_far = ~(apart <= TOLERANCE * np.maximum(1.0, np.abs(wanted)))  # also where either is NaN
-    flips = int(is_far.reshape(len(is_far), -1).any(axis=1).sum()) if len(is_far) else 0
-    largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
-    return _Found(len(wanted), largest, flips, not is_far.any())
+    """Two arrays of numbers; ``flips`` are rows in which they differ: the last bit would decide between equal votes."""
+    differs = wanted != found  # also where either is NaN
+    flips = int(differs.reshape(len(differs), -1).any(axis=1).sum()) if len(differs) else 0
+    largest = float(np.nan_to_num(np.abs(wanted - found), nan=np.inf).max(initial=0.0))
+    return _Found(len(wanted), largest, flips, not differs.any())
 
 
 def _at_splits(

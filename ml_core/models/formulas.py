@@ -128,11 +128,21 @@ def _forest(estimator: Any) -> Answerer | None:
     return answer
 
 
+def _boosting(estimator: Any) -> Answerer | None:
+    """Labels and probabilities of one sum. The label is that of the sum: beside 0 both probabilities are 0.5."""
+    family = family_of(estimator)
+    if family is None:
+        return None
+    answer_of = family.answer(estimator)
+    return lambda features: answer_of(estimator._raw_predict(features))
+
+
 _FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier", "RandomForestRegressor", "ExtraTreesRegressor")
 _FORMULAS: Mapping[str, Callable[[Any], Answerer | None]] = {
     **dict.fromkeys(("LinearRegression", "Ridge", "Lasso", "ElasticNet", "LinearSVR", "SGDRegressor"), _number),
     **dict.fromkeys(("LinearSVC", "RidgeClassifier", "SGDClassifier"), _label),
     **dict.fromkeys(_FORESTS, _forest),
+    **dict.fromkeys(("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"), _boosting),
     "LogisticRegression": _logistic,
     "DecisionTreeClassifier": _classifying_tree,
     "DecisionTreeRegressor": _regressing_tree,

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,15 +27,17 @@ from ml_core.exceptions import (
     ModelLoadError,
     PredictionError,
     UnsafeArtifactError,
+    shown,
 )
 from ml_core.models import own_types
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION
-from ml_core.models.ensembles import family_of
+from ml_core.models.ensembles import Answer, family_of
 from ml_core.models.formats import skops_format
+from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
 from ml_core.models.formulas import Answerer, formula_of
 from ml_core.models.graph import measure_bytes, tune_for_serving
 from ml_core.models.own_types import Trust
-from ml_core.models.sessions import UnusableFormError, memory_of, session_of
+from ml_core.models.sessions import MAX_BYTES, UnusableFormError, memory_of, session_of
 from ml_core.models.store import ArtifactStore
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ class LoadedModel:
     """A loaded model: the pipeline of a version in memory. Thread-safe.
 
     Behind the platform's encoder the estimator is answered by its formula where it has one (``formulas``), and by its
-    compiled form once that was given to ``use_compiled``.
+    compiled form once that was given to ``use_compiled``, until that fails.
 
     Attributes:
         version: The version.
@@ -110,6 +113,11 @@ class LoadedModel:
         self._compiled_bytes = memory_of(form.size_bytes)
         self._compiled = lambda features: answer(run(features))
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether its compiled form answers requests."""
+        return self._compiled_rows > 0
+
     def use_original(self, why: str) -> None:
         """Answer without the compiled form."""
         self._compiled, self._compiled_rows, self._compiled_bytes, self.uncompiled = None, 0, 0, why
@@ -160,7 +168,7 @@ class LoadedModel:
             return np.empty(0, dtype=np.int64), np.empty(0)
         with self._failing():
             table = self._encoded(columns)
-            if (quick := self._quick(rows)) is not None and (answer := quick(table)).scores is not None:
+            if (answer := self._quick(table, rows)) is not None and answer.scores is not None:
                 return answer.predictions, answer.scores
             scores = -np.array(self._estimator.score_samples(table), dtype=np.float64)
             _check_shape("scores", scores, (rows,))
@@ -196,8 +204,7 @@ class LoadedModel:
             return self._empty()
         with self._failing():
             table = self._encoded(columns)
-            if (quick := self._quick(rows)) is not None:
-                answer = quick(table)
+            if (answer := self._quick(table, rows)) is not None:
                 if not proba or answer.probabilities is None:
                     return answer.predictions, None
                 return answer.predictions, self._checked(answer.probabilities, rows)
@@ -207,9 +214,15 @@ class LoadedModel:
             probabilities = self._probabilities(table if self._says_most_probable else table.copy(), rows)
             return self._labels(table, probabilities), probabilities
 
-    def _quick(self, rows: int) -> Answerer | None:
-        """What answers so many encoded rows without the methods of scikit-learn."""
-        return self._compiled if rows <= self._compiled_rows else self._formula
+    def _quick(self, table: Any, rows: int) -> Answer | None:
+        """The answer to encoded rows without the methods of scikit-learn, if there is a form for so many."""
+        if self._compiled is not None and rows <= self._compiled_rows:
+            try:
+                return self._compiled(table)
+            except Exception as error:  # noqa: BLE001 - of onnxruntime, such as for want of memory
+                self._compiled_rows = 0  # for good; the session stays, as its memory is counted
+                _log.warning("%s is answered by its original form: %s", self.version.ref, shown(str(error), 300))
+        return None if self._formula is None else self._formula(table)
 
     def _encoded(self, columns: Columns) -> Any:
         table: Any = self._table_of(columns)
@@ -341,6 +354,11 @@ def load_version(store: ArtifactStore, version: ServableVersion, trust: Trust = 
                 f"This release can't load the format {version.format!r}.",
                 remedy=f"Register the model again as {skops_format.FORMAT}.",
             )
+        if version.size_bytes > MAX_UNPACKED_BYTES:  # before it is in memory: a tenant could name any bytes of its own
+            raise ModelLoadError(
+                f"The artifact has {version.size_bytes:,} bytes; a replica loads at most {MAX_UNPACKED_BYTES:,}.",
+                remedy="Train a smaller model.",
+            )
         data = store.read(version.ref.tenant_id, version.digest, version.size_bytes)
         model = open_version(data, version, trust)
         if version.compiled is not None:
@@ -359,9 +377,15 @@ def _compile(model: LoadedModel, store: ArtifactStore, form: CompiledForm) -> No
     try:
         if encoder is None:
             raise UnusableFormError("The pipeline is not the platform's encoder and an estimator.")
+        if form.size_bytes > MAX_BYTES:
+            raise UnusableFormError("The compiled form is too large.")
         data = store.read(ref.tenant_id, form.digest, form.size_bytes)
-        model.use_compiled(session_of(data, form, encoder.n_features_out), form)
+        run = session_of(data, form, encoder.n_features_out)
+        model.use_compiled(run, replace(form, max_rows=None))  # or the original would pass a self-test of more rows
         check_self_test(model)
+        if not model.is_compiled:
+            raise UnusableFormError("The compiled form failed in the self-test.")
+        model.use_compiled(run, form)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the derived form, the original answers
         why = error.message if isinstance(error, MLFrameworkError) else str(error)
         model.use_original(why)

@@ -8,35 +8,23 @@ array, without a cycle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.version import CompiledForm
+from ml_core.exceptions import shown
 
-MAX_BYTES: Final = 256 * 2**20
-"""Of a compiled form. The session keeps it, and what it makes of it: ``memory_of``."""
+MAX_BYTES: Final = 16 * 2**20
+"""Of a compiled form: the parser takes up to a hundred times as much for the worst of bytes, about what an artifact may
+unpack to (``archive.MAX_UNPACKED_BYTES``). The session keeps it, and what it makes of it: ``memory_of``."""
 _MAX_DEPTH = 1_000  # onnxruntime builds trees by recursion
 _MAX_TREES = 100_000
 _BYTES_PER_BYTE = 5
 _SESSION_BYTES = 100_000
-# The operators in the order of ``tree_graph.nodes_of``; those around the trees may be absent.
-_OPERATORS = (
-    ("", "Cast"),
-    ("", "Cast"),
-    ("ai.onnx.ml", "TreeEnsemble"),
-    ("", "Cast"),
-    ("", "Gather"),
-    ("", "ReduceSum"),
-    ("", "Div"),
-)
-_FORMS = {
-    _OPERATORS[start:3] + middle + end
-    for start in (0, 2)
-    for middle in (_OPERATORS[3:6], ())
-    for end in (_OPERATORS[6:], ())
-}
+_MAX_CELLS = 8 * 2**20  # numbers between the operators, of 8 bytes; more rows are asked in parts
 _INDICES = ("nodes_truenodeids", "nodes_falsenodeids")
 _LEAVES = ("nodes_trueleafs", "nodes_falseleafs")
 
@@ -71,10 +59,11 @@ def session_of(data: bytes, form: CompiledForm, width: int) -> Callable[[Any], N
         UnusableFormError: The runtime is missing or another one, or the bytes are not a graph of ours.
     """
     if (version := runtime_version()) != form.runtime:
-        raise UnusableFormError(f"onnxruntime is {version} here, and the form was proved with {form.runtime}.")
+        raise UnusableFormError(
+            f"onnxruntime is {version} here, and the form was proved with {shown(form.runtime, 60)}."
+        )
     try:
-        check_graph(data, width)
-        return open_session(data)
+        return in_parts(check_graph(data, width), data)
     except UnusableFormError:
         raise
     except Exception as error:  # the parser and the runtime raise errors of many classes
@@ -101,8 +90,24 @@ def open_session(data: bytes) -> Callable[[Any], NDArray[np.float64]]:
     return answer
 
 
-def check_graph(data: bytes, width: int) -> None:
+def in_parts(cells: int, data: bytes) -> Callable[[Any], NDArray[np.float64]]:
+    """``open_session`` in bounded memory: ``cells`` are the numbers between the operators for each row."""
+    most, run = _MAX_CELLS // cells, open_session(data)
+    _require(most, "a row takes too much memory")
+
+    def answer(features: Any) -> NDArray[np.float64]:
+        if len(features) <= most:
+            return run(features)
+        return np.concatenate([run(features[start : start + most]) for start in range(0, len(features), most)])
+
+    return answer
+
+
+def check_graph(data: bytes, width: int) -> int:
     """Refuse what ``tree_graph`` does not write.
+
+    Returns:
+        How many numbers there are between the operators for each row.
 
     Raises:
         UnusableFormError: Says what is wrong.
@@ -110,7 +115,7 @@ def check_graph(data: bytes, width: int) -> None:
     """
     import onnx
 
-    from ml_core.models.tree_graph import IR_VERSION, OPSETS
+    from ml_core.models.tree_graph import ATTRIBUTES, IR_VERSION, OPSETS
 
     _require(len(data) <= MAX_BYTES, "it is too large")
     model = onnx.load_from_string(data)
@@ -128,13 +133,12 @@ def check_graph(data: bytes, width: int) -> None:
     _require(not any(map(len, extra)), "it holds more than a graph")
     _require(_shape_of(graph.input) == (onnx.TensorProto.DOUBLE, width), "its input is another")
     _require(_shape_of(graph.output) == (onnx.TensorProto.DOUBLE, 0), "its output is another")
-    operators = tuple((node.domain, node.op_type) for node in graph.node)
-    _require(operators in _FORMS, f"its operators are {', '.join(f'{d}:{o}' for d, o in operators[:9])}")
-    constants = {each.name: _array_of(each) for each in graph.initializer}
-    _check_names(graph, constants)
-    trees = next(node for node in graph.node if node.op_type == "TreeEnsemble")
-    table = constants.get("mlcore/leaves")
-    _check_trees({each.name: _value_of(each) for each in trees.attribute}, width, table)
+    table = _check_nodes(graph)
+    trees = next(node for node in graph.node if node.op_type == "TreeEnsemble").attribute
+    _require(len(trees) == len(ATTRIBUTES), "the attributes of its trees")
+    of = {each.name: _value_of(each) for each in trees}
+    _check_trees(of, width, table)
+    return int(width + of["n_targets"] * (1 if table is None else 3 + table.shape[1]))
 
 
 def _require(condition: object, what: str) -> None:
@@ -163,25 +167,39 @@ def _value_of(attribute: Any) -> Any:
     from onnx import AttributeProto
 
     kind = attribute.type
+    _require(not attribute.ref_attr_name, "an attribute of its trees")
     if kind == AttributeProto.INT:
         return attribute.i
     if kind == AttributeProto.INTS:
         return np.array(attribute.ints, dtype=np.int64)
-    _require(kind == AttributeProto.TENSOR and not attribute.ref_attr_name, f"its attribute {attribute.name!r}")
+    _require(kind == AttributeProto.TENSOR, "an attribute of its trees")
     return _array_of(attribute.t)
 
 
-def _check_names(graph: Any, constants: Mapping[str, Any]) -> None:
-    """Each node takes what the one before it gave, and constants; only the trees have other attributes than numbers."""
-    given, known = graph.input[0].name, set(constants)
-    _require(given == "features" and len(known) == len(graph.initializer), "its names")
-    for node in graph.node:
-        inputs = [name for name in node.input if name not in known]
-        _require(inputs == [given] and len(node.output) == 1 and node.output[0] not in known, "its names")
-        plain = node.op_type == "TreeEnsemble" or all(each.type == each.INT for each in node.attribute)
-        _require(plain, f"an attribute of {node.op_type}")
-        given = node.output[0]
-    _require(given == graph.output[0].name == "answer", "its names")
+def _check_nodes(graph: Any) -> NDArray[Any] | None:
+    """Refuse other operators and constants than are written around one leaf; returns the table of leaves."""
+    from ml_core.models.tree_graph import ANSWER, FEATURES, TABLE, Ensemble, leaf, nodes_of
+
+    kinds = [node.op_type for node in graph.node[:9]]
+    one = replace(leaf(0.0, 0), values=np.zeros((1, 2 if "Gather" in kinds else 1)))
+    like = Ensemble([one], 1, is_rounded=kinds[:1] == ["Cast"], divisor=1.0 if "Div" in kinds else None)
+    nodes, constants = nodes_of(like, FEATURES, ANSWER)
+    is_like = len(graph.node) == len(nodes) and all(map(_is_like, graph.node, nodes))
+    _require(is_like and (graph.input[0].name, graph.output[0].name) == (FEATURES, ANSWER), "its operators are others")
+    _require([each.name for each in graph.initializer] == [each.name for each in constants], "its constants are others")
+    found = {each.name: _array_of(each) for each in graph.initializer}
+    for name, wanted in ((each.name, _array_of(each)) for each in constants if each.name != TABLE):
+        _require((found[name].dtype, found[name].shape) == (wanted.dtype, wanted.shape), "its constants are others")
+        _require(wanted.dtype == np.float64 or np.array_equal(found[name], wanted), "its constants are others")
+    return found.get(TABLE)
+
+
+def _is_like(found: Any, wanted: Any) -> bool:
+    """Whether two nodes are equal, but for the attributes of trees."""
+    left, right = ({of.name: value for of, value in node.ListFields()} for node in (found, wanted))
+    if wanted.op_type == "TreeEnsemble":
+        left.pop("attribute", None), right.pop("attribute")
+    return left == right
 
 
 def _check_trees(of: Mapping[str, Any], width: int, table: NDArray[Any] | None) -> None:
@@ -202,8 +220,9 @@ def _check_trees(of: Mapping[str, Any], width: int, table: NDArray[Any] | None) 
     for name in (*_LEAVES, "nodes_missing_value_tracks_true"):
         _require(_is_below(of[name], 2), f"{name} is neither 0 nor 1")
     if table is not None:
-        _require(table.dtype == np.float64 and table.ndim == 2, "its table of leaves")
-        _require(np.array_equal(of["leaf_weights"], np.arange(len(table))), "its table of leaves")
+        _require(table.dtype == np.float64 and table.ndim == 2 and table.shape[1] > 0, "its table of leaves")
+        is_whole = len(table) == n_leaves and np.array_equal(of["leaf_weights"], np.arange(n_leaves))
+        _require(is_whole and of["n_targets"] == len(roots), "its table of leaves")
     _check_paths(of, n_nodes, n_leaves)
 
 

@@ -2,7 +2,8 @@
 
 The operator adds one number a leaf to one of its targets, so trees of one target are summed by it. The leaves of a
 forest of classifiers hold a number for each class: there the operator gives the number of each tree's leaf, and the
-graph looks these up and sums them.
+graph looks these up and sums them. It sums along the first axis, tree by tree: along another one onnxruntime multiplies
+matrices, and adds many trees up in another order than a few, so that equal votes would not stay equal.
 
 scikit-learn's own trees round features to float32 before they compare, and those of histogram boosting do not.
 """
@@ -129,9 +130,10 @@ def nodes_of(ensemble: Ensemble, features: str, answer: str) -> tuple[list[Any],
     nodes.append(helper.make_node("TreeEnsemble", [compared], [found], domain=ML, **_attributes(ensemble, has_table)))
     if has_table:
         constants.append(numpy_helper.from_array(np.concatenate([tree.values for tree in ensemble.trees]), TABLE))
-        constants.append(numpy_helper.from_array(np.array([1], dtype=np.int64), _AXIS))
+        constants.append(numpy_helper.from_array(np.array([0], dtype=np.int64), _AXIS))
         nodes.append(helper.make_node("Cast", [found], ["mlcore/numbers"], to=TensorProto.INT64))
-        nodes.append(helper.make_node("Gather", [TABLE, "mlcore/numbers"], ["mlcore/values"], axis=0))
+        nodes.append(helper.make_node("Transpose", ["mlcore/numbers"], ["mlcore/by tree"], perm=[1, 0]))
+        nodes.append(helper.make_node("Gather", [TABLE, "mlcore/by tree"], ["mlcore/values"], axis=0))
         nodes.append(helper.make_node("ReduceSum", ["mlcore/values", _AXIS], [summed], keepdims=0))
     if ensemble.divisor is not None:
         constants.append(numpy_helper.from_array(np.array(ensemble.divisor, dtype=np.float64), _DIVISOR))

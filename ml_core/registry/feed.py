@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, MLFrameworkError)
 
 MAX_TENANT_BYTES = 64 * 2**20
-"""Of the signatures and self-tests of a tenant that one read takes; those of 5,000 usual models."""
+"""Of the documents of a tenant's versions that one read takes; those of 5,000 usual models."""
 _ROWS_AT_ONCE = 10  # of which each may hold a signature and a self-test of the largest size
 
 _Value = TypeVar("_Value")
@@ -161,7 +161,8 @@ class FeedReader:
         parts: dict[tuple[str, str, str], dict[str, _Part]] = {}
         taken_bytes: Counter[str] = Counter()
         for row in connection.execute(self._parts(since, changed), execution_options={"yield_per": _ROWS_AT_ONCE}):
-            taken_bytes[row.of] += len(row.signature or "") + len(row.self_test or "")
+            documents = (row.signature, row.self_test, row.modules, row.compiled)
+            taken_bytes[row.of] += sum(len(each or "") for each in documents)
             is_too_much = taken_bytes[row.of] > MAX_TENANT_BYTES
             parts.setdefault((row.of, row.model, row.environment), {})[row.part] = _part(row, is_too_much=is_too_much)
         rollouts: dict[PointerRef, Rollout | None] = {}

@@ -124,9 +124,48 @@ def _back(model):
     node.input[0] = node.output[0]
 
 
-def _reference(model):
-    attribute = _attribute(model, "nodes_modes")
-    attribute.ref_attr_name = "elsewhere"
+def _reference(name):
+    return lambda model: setattr(_attribute(model, name), "ref_attr_name", "elsewhere")
+
+
+def _twice(model):
+    _trees(model).attribute.append(_attribute(model, "nodes_truenodeids"))
+
+
+def _constant(name, array):
+    def change(model):
+        constant = next(each for each in model.graph.initializer if each.name == name)
+        constant.CopyFrom(numpy_helper.from_array(array(numpy_helper.to_array(constant)), name))
+
+    return change
+
+
+def _axis_of_values(model):
+    """The look-up would answer a row of every leaf for each row and tree."""
+    next(node for node in model.graph.node if node.op_type == "Gather").attribute[0].i = 1
+
+
+def _huge_table(model):
+    """Of no bytes, and more rows than fit into memory."""
+    table = next(each for each in model.graph.initializer if each.name == "mlcore/leaves")
+    table.CopyFrom(TensorProto(name="mlcore/leaves", data_type=TensorProto.DOUBLE, dims=[2**40, 0], raw_data=b""))
+
+
+def _other_table(model):
+    """A table of another name, of which no size is known."""
+    table = next(each for each in model.graph.initializer if each.name == "mlcore/leaves")
+    table.name = next(node for node in model.graph.node if node.op_type == "Gather").input[0] = "table"
+
+
+OF_FORESTS = {
+    "an answer for each leaf": _axis_of_values,
+    "a divisor for each of many answers": _constant("mlcore/divisor", lambda old: np.full((1000, 1, 1), old)),
+    "the sum of other numbers": _constant("mlcore/axis", lambda old: old + 1),
+    "a target without a tree": lambda model: setattr(_attribute(model, "n_targets"), "i", 99_999),
+    "a table of nothing": _huge_table,
+    "another table": _other_table,
+    "a table of single precision": _constant("mlcore/leaves", lambda old: old.astype(np.float32)),
+}
 
 
 HOSTILE = {
@@ -150,8 +189,11 @@ HOSTILE = {
     "another operator": _other_operator,
     "a subgraph": _subgraph,
     "a function": _function,
-    "an attribute twice": _text_attribute,
-    "an attribute by reference": _reference,
+    "an attribute twice": _twice,
+    "an attribute of texts": _text_attribute,
+    "a tensor by reference": _reference("nodes_modes"),
+    "numbers by reference": _reference("nodes_truenodeids"),
+    "a number by reference": _reference("n_targets"),
     "a second input": _second_input,
     "a narrower input": _narrow,
     "a node that takes its own answer": _back,
@@ -173,14 +215,42 @@ def test_the_graphs_themselves_are_accepted(number):
     assert run(np.zeros((2, WIDTH))).shape[0] == 2
 
 
-@pytest.mark.parametrize("number", range(len(GRAPHS)))
-@pytest.mark.parametrize("change", HOSTILE)
+@pytest.mark.parametrize(
+    ("number", "change"),
+    [(number, each) for number in range(len(GRAPHS)) for each in HOSTILE] + [(0, each) for each in OF_FORESTS],
+)
 def test_a_hostile_graph_is_refused_before_the_runtime_sees_it(monkeypatch, number, change):
     model = onnx.load_from_string(GRAPHS[number])
-    HOSTILE[change](model)
+    (HOSTILE | OF_FORESTS)[change](model)
     data = model.SerializeToString()
     monkeypatch.setattr(sessions, "open_session", lambda _data: pytest.fail("it reached the runtime"))
-    with pytest.raises(sessions.UnusableFormError):
+    with pytest.raises(sessions.UnusableFormError, match="not one of this release") as error:
+        sessions.session_of(data, _form(data), WIDTH)
+    assert len(str(error.value)) < 200  # it is logged, and kept as long as the model
+
+
+def test_what_a_graph_says_is_not_repeated():
+    """It may be of megabytes, or of several lines of a log."""
+    model = onnx.load_from_string(GRAPHS[0])
+    model.graph.node[0].op_type = "evil\n" * 1000
+    data = model.SerializeToString()
+    with pytest.raises(sessions.UnusableFormError) as error:
+        sessions.session_of(data, _form(data), WIDTH)
+    assert "evil" not in str(error.value)
+    with pytest.raises(sessions.UnusableFormError) as error:
+        sessions.session_of(data, dataclasses.replace(_form(data), runtime="1.0\n" * 1000), WIDTH)
+    assert len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+def test_the_worst_of_bytes_take_no_more_memory_than_an_artifact(monkeypatch):
+    """Two bytes of an empty message become an object of 150 to 200."""
+    from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
+
+    assert sessions.MAX_BYTES * 100 < MAX_UNPACKED_BYTES
+    monkeypatch.setattr(onnx, "load_from_string", lambda _data: pytest.fail("it reached the parser"))
+    data = bytes(sessions.MAX_BYTES + 1)
+    with pytest.raises(sessions.UnusableFormError, match="too large"):
         sessions.session_of(data, _form(data), WIDTH)
 
 

@@ -482,3 +482,20 @@ def test_a_row_has_a_size(session: DatabaseConnection, attacker: TenantId, colum
         assert attempt(connection, statement, t=attacker) is None
         assert attempt(connection, statement.replace(str(limit), "10").replace(str(limit + 1), "10"), t=attacker) == []
         connection.rollback()
+
+
+@pytest.mark.parametrize(("digest", "size"), [("repeat('0', 64)", "NULL"), ("NULL", "1")])
+def test_a_compiled_form_has_a_digest_and_a_size(
+    session: DatabaseConnection, attacker: TenantId, digest: str, size: str
+) -> None:
+    """The check of all tenants' artifacts adds up the sizes, and would end at one that is not there."""
+    statement = f"""
+        INSERT INTO mlcore.versions (tenant_id, model_id, version, number, digest, size_bytes, format, created_by,
+          compiled_digest, compiled_size_bytes)
+        VALUES (:t, 'tickets', 'odd', 999, repeat('0', 64), 1, 'skops/1', 'x', {digest}, {size})
+    """
+    with session.tenant(attacker) as connection:
+        assert attempt(connection, statement, t=attacker) is None
+        whole = statement.replace(f"{digest}, {size})", "repeat('0', 64), 1)")
+        assert attempt(connection, whole, t=attacker) == []
+        connection.rollback()

@@ -61,6 +61,7 @@ versions = sa.Table(
     grammar("version", VersionId),
     grammar("digest", Digest),
     grammar("compiled_digest", Digest),
+    sa.CheckConstraint("(compiled_digest IS NULL) = (compiled_size_bytes IS NULL)", name="compiled"),
     refers(models),
     sa.UniqueConstraint("tenant_id", "model_id", "number"),
     sa.Index(None, "tenant_id", "digest"),

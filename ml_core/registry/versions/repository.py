@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,14 @@ from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
 from ml_core.domain.metric import parse_bound
-from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft, VersionSummary
+from ml_core.domain.version import (
+    Compilation,
+    ModelVersion,
+    ServableVersion,
+    StoredArtifact,
+    VersionDraft,
+    VersionSummary,
+)
 from ml_core.ids import Digest, ModelId, VersionId
 from ml_core.models import own_types
 from ml_core.models.store import ArtifactStore, platform_store
@@ -120,6 +128,9 @@ class VersionRepository(OfTenant):
         registration.check_draft(draft)
         signed = actor or self._db.principal.name
         form = draft.compilation.form
+        if form is not None and compiled is None and not self._store.exists(self._tenant_id, form.digest):
+            # That of another version with these bytes. Registering the file again must not need what it derives.
+            form, draft = None, replace(draft, compilation=Compilation("Its compiled form is lost."))
 
         def put() -> StoredArtifact:
             if compiled is not None:

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from ml_core.database.tables import environments, models, version_tags, versions
 from ml_core.domain.rollout import Role, Use
-from ml_core.domain.signature import Signature
 from ml_core.domain.version import (
+    SHARED_BYTES,
     Compilation,
     CompiledForm,
     Lineage,
@@ -27,6 +27,7 @@ from ml_core.domain.version import (
     ServableVersion,
     VersionDraft,
     VersionSummary,
+    read_signature,
 )
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 from ml_core.registry.records import value_of
@@ -121,7 +122,7 @@ def servable_from(row: AnyRow) -> ServableVersion:
         digest=Digest(row.digest),
         size_bytes=row.size_bytes,
         format=row.format,
-        signature=_signature(row.signature),
+        signature=read_signature(row.signature),
         self_test=SelfTest.from_json(orjson.loads(row.self_test)),
         modules=tuple(map(RequiredModule.from_json, orjson.loads(row.modules))),
         compiled=_form(row.compiled),
@@ -142,7 +143,8 @@ def packed_from(row: AnyRow) -> PackedVersion:
     ref = VersionRef(*name_parts(row.tenant_id, row.model_id), _version_id(row.version))
     named = (ref, sys.intern(row.model_type), Digest(row.digest), row.size_bytes, sys.intern(row.format))
     modules = tuple(map(RequiredModule.from_json, orjson.loads(row.modules))) if row.modules != "[]" else ()
-    return PackedVersion(named, _utf8(row.signature), _utf8(row.self_test), modules, _form(row.compiled))
+    signature = (_utf8 if len(row.signature) <= SHARED_BYTES else str.encode)(row.signature)
+    return PackedVersion(named, signature, row.self_test.encode(), modules, _form(row.compiled))
 
 
 def name_parts(tenant_id: str, model_id: str) -> tuple[TenantId, ModelId]:
@@ -158,12 +160,6 @@ _version_id = lru_cache(maxsize=4096)(VersionId)  # most versions are called 1, 
 @lru_cache(maxsize=4096)  # versions that were trained on the same columns share the text
 def _utf8(document: str) -> bytes:
     return document.encode()
-
-
-@lru_cache(maxsize=256)  # documents are of a few kB
-def _signature(document: str) -> Signature:
-    """A signature from its JSON text. Versions that were trained on the same columns share the value."""
-    return Signature.from_json(orjson.loads(document))
 
 
 def version_from(row: AnyRow) -> ModelVersion:

@@ -7,6 +7,7 @@ import random
 import secrets
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import KeyRef, Scope
 from ml_core.domain.assignment import PointerRef
 from ml_core.domain.placement import SHARED_CELL, Placement, dedicated_cell
+from ml_core.domain.version import Compilation, CompiledForm, RequiredModule, read_signature
 from ml_core.exceptions import (
     ConfigurationError,
     InvalidRequestError,
@@ -24,7 +26,7 @@ from ml_core.exceptions import (
     ModelNotFoundError,
     PromotionConflictError,
 )
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId, VersionRef
+from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 from ml_core.registry import feed as feed_module
 from ml_core.registry.feed import FeedReader, renew_epoch
 from ml_core.registry.keys import KeyRepository
@@ -33,6 +35,7 @@ from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepos
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.registry.versions.rows import packed_from
 from support.feeds import FeedState
 from support.registry import SELF_TEST, SIGNATURE, TICKETS, new_tenant, register, superuser
 
@@ -429,7 +432,7 @@ def test_a_tenant_fills_no_replica(
 ) -> None:
     """What a tenant has beyond the bound of a read is named as unreadable; other tenants' versions are read."""
     large, small = new_tenant(db), new_tenant(db)
-    size = len(json.dumps(SIGNATURE.to_json())) + len(json.dumps(SELF_TEST.to_json()))
+    size = len(json.dumps(SIGNATURE.to_json())) + len(json.dumps(SELF_TEST.to_json())) + len("[]null")
     monkeypatch.setattr(feed_module, "MAX_TENANT_BYTES", 2 * size)
     for tenant, models in ((large, 4), (small, 1)):
         for number in range(models):
@@ -441,3 +444,29 @@ def test_a_tenant_fills_no_replica(
     assert (read.count(large), read.count(small)) == (2, 1)
     assert [ref.tenant_id for ref in delta.unreadable if ref.tenant_id in (large, small)] == [large, large]
     assert f"The tenant of {large}/" in caplog.text
+
+
+@pytest.mark.parametrize("of", ["form", "modules"])
+def test_every_document_of_a_version_counts(db: DatabaseConnection, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+    """A text of the compiled form or of the modules may be as long as that of a signature."""
+    tenant, long = new_tenant(db), "x" * 10_000
+    monkeypatch.setattr(feed_module, "MAX_TENANT_BYTES", 10_000)
+    form = Compilation("It is faster.", CompiledForm(Digest("0" * 64), 1, long))
+    given = {"compilation": form} if of == "form" else {"modules": (RequiredModule(long),)}
+    version = register(db, tenant, **given)
+    EnvironmentRepository(db, tenant).promote(TICKETS, version.version, PRODUCTION)
+    assert [ref.tenant_id for ref in FeedReader(db).read(None).unreadable if ref.tenant_id == tenant] == [tenant]
+
+
+def test_long_documents_are_not_kept_to_be_shared() -> None:
+    """Thousands of megabytes would stay in a replica after their versions have gone."""
+    short, long = (json.dumps(SIGNATURE.to_json() | {"more": "x" * n}) for n in (1_000, 20_000))
+    for text, is_kept in ((short, True), (long, False)):
+        kept = [read_signature(text) for _ in range(2)]
+        assert (kept[0] is kept[1]) is is_kept
+        assert kept[0] == SIGNATURE
+        named = {"tenant_id": "acme", "model_id": "m", "version": "1", "model_type": "classification"}
+        stored = {"digest": "0" * 64, "size_bytes": 1, "format": "skops/2", "modules": "[]", "compiled": None}
+        row = SimpleNamespace(**named, **stored, signature=text, self_test="{}")
+        one, two = (packed_from(row)._signature_text for _ in range(2))
+        assert (one is two) is is_kept

@@ -17,6 +17,7 @@ from ml_core.domain.version import CompiledForm
 from ml_core.ids import Digest, ModelId, TenantId
 from ml_core.models import compiling, sessions, tree_graph
 from ml_core.models.algorithms import ALGORITHMS
+from ml_core.models.ensembles import family_of
 from ml_core.models.loading import LoadedModel, load_version, open_version
 from ml_core.models.store import LocalStore
 from ml_core.training.fit import fit_model
@@ -166,16 +167,64 @@ def test_one_wrong_threshold_of_one_tree_is_found(store, monkeypatch):
 
 
 def test_single_precision_is_refused(store, monkeypatch):
-    """Sums of float32 differ by 1e-8 and flip ties: not close enough."""
+    """Sums of float32 differ by 1e-8 and flip ties."""
     model = fitted("classification", "random_forest")
-    original, make = loaded(model, store), compiling.open_session
+    original, make = loaded(model, store), sessions.open_session
 
     def rounded(data):
         run = make(data)
         return lambda rows: run(rows).astype(np.float32).astype(np.float64)
 
-    monkeypatch.setattr(compiling, "open_session", rounded)
+    monkeypatch.setattr(sessions, "open_session", rounded)
     assert compiling.compile_model(original, model.held_out).compilation.proof.max_difference > 1e-9
+
+
+def test_the_least_difference_is_refused(store, monkeypatch):
+    """It would decide between equal votes."""
+    model = fitted("classification", "random_forest")
+    original, make = loaded(model, store), sessions.open_session
+
+    def apart(data):
+        run = make(data)
+        return lambda rows: np.nextafter(run(rows), 1.0)
+
+    monkeypatch.setattr(sessions, "open_session", apart)
+    assert compiling.compile_model(original, model.held_out).data is None
+
+
+@pytest.mark.parametrize("classes", [2, 3, 17])
+def test_many_trees_add_up_as_in_scikit_learn(classes):
+    """To the last bit, for one row and for many: equal votes stay equal, and rows do not depend on their batch."""
+    random = np.random.default_rng(0)
+    features = random.integers(0, 6, (200, 5)) / 3
+    forest = RandomForestClassifier(600, max_depth=3, random_state=0).fit(features, random.integers(0, classes, 200))
+    family = family_of(forest)
+    data = tree_graph.graph_of(family.ensemble(forest), 5)
+    run, answer = sessions.in_parts(sessions.check_graph(data, 5), data), family.answer(forest)
+    wanted = forest.predict_proba(features)
+    for rows in (1, 2, 64, 200):
+        np.testing.assert_array_equal(answer(run(features[:rows])).probabilities, wanted[:rows])
+
+
+def test_many_rows_are_asked_in_parts(monkeypatch):
+    """A forest has a number for each row, tree and class between its operators."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(50, 3))
+    forest = RandomForestClassifier(9, random_state=0).fit(features, features[:, 0] > 0)
+    data = tree_graph.graph_of(family_of(forest).ensemble(forest), 3)
+    cells, make, asked = sessions.check_graph(data, 3), sessions.open_session, []
+    assert cells == 3 + 9 * (3 + 2)
+
+    def counting(of):
+        run = make(of)
+        return lambda rows: asked.append(len(rows)) or run(rows)
+
+    monkeypatch.setattr(sessions, "open_session", counting)
+    monkeypatch.setattr(sessions, "_MAX_CELLS", 20 * cells)
+    np.testing.assert_array_equal(sessions.in_parts(cells, data)(features), make(data)(features))
+    assert asked == [20, 20, 10]
+    with pytest.raises(sessions.UnusableFormError, match="too much memory"):
+        sessions.in_parts(20 * cells + 1, data)
 
 
 def test_categories_of_boosting_itself_are_refused(store):
@@ -258,7 +307,7 @@ def test_without_the_runtime_the_original_answers(store, forest, monkeypatch, ca
 def test_with_another_runtime_the_original_answers(store, forest):
     _, version, _ = forest
     other = dataclasses.replace(version, compiled=dataclasses.replace(version.compiled, runtime="1.0.0"))
-    assert "proved with 1.0.0" in load_version(store, other).uncompiled
+    assert "proved with '1.0.0'" in load_version(store, other).uncompiled
 
 
 def test_damaged_or_lost_bytes_leave_the_original(store, forest):
@@ -277,6 +326,66 @@ def test_a_form_of_another_model_fails_the_self_test(store, forest):
     _, other, _ = _with_form(fitted("classification", "extra_trees"), store)
     served = load_version(store, dataclasses.replace(version, compiled=other.compiled))
     assert "self-test" in served.uncompiled
+
+
+def test_a_form_for_few_rows_is_tested_too(store, forest):
+    """The self-test has more rows than it answers."""
+    _, version, _ = forest
+    _, other, _ = _with_form(fitted("classification", "extra_trees"), store)
+    few = dataclasses.replace(other.compiled, max_rows=1)
+    assert "self-test" in load_version(store, dataclasses.replace(version, compiled=few)).uncompiled
+    sound = load_version(
+        store, dataclasses.replace(version, compiled=dataclasses.replace(version.compiled, max_rows=1))
+    )
+    assert (sound.uncompiled, sound.is_compiled, sound._compiled_rows) == (None, True, 1)
+
+
+@pytest.mark.parametrize("name", ["random_forest", "gradient_boosting", "isolation_forest"])
+def test_where_the_runtime_fails_the_original_answers(store, name, monkeypatch, caplog):
+    """That request and those after it; memory stays counted as it was, and the failure is logged once."""
+    kind = "anomaly_detection" if name == "isolation_forest" else "classification"
+    model, version, _ = _with_form(fitted(kind, name), store)
+    asked, make = [], sessions.open_session
+
+    def failing(data):
+        run = make(data)
+
+        def answer(rows):
+            asked.append(len(rows))
+            if len(asked) > 1:
+                raise RuntimeError("no memory")
+            return run(rows)
+
+        return answer
+
+    monkeypatch.setattr(sessions, "open_session", failing)
+    served, original = load_version(store, version), loaded(model, store)
+    before = served.memory_bytes
+    for _ in range(3):
+        for wanted, got in zip(original.predict_both(model.held_out), served.predict_both(model.held_out), strict=True):
+            np.testing.assert_array_equal(wanted, got)
+        if kind == "anomaly_detection":
+            np.testing.assert_array_equal(*(each.predict_scored(model.held_out)[1] for each in (original, served)))
+    assert len(asked) == 2
+    assert served.memory_bytes == before
+    assert not served.is_compiled
+    assert caplog.text.count("no memory") == 1
+
+
+def test_a_form_that_fails_in_the_self_test_is_not_used(store, forest, monkeypatch):
+    monkeypatch.setattr(sessions, "open_session", lambda _data: lambda _rows: 1 / 0)
+    assert load_version(store, forest[1]).uncompiled == "The compiled form failed in the self-test."
+
+
+def test_a_form_that_is_too_large_is_not_read(store, forest, monkeypatch):
+    """A tenant could name any bytes of its own."""
+    _, version, _ = forest
+    large = dataclasses.replace(version.compiled, size_bytes=sessions.MAX_BYTES + 1)
+    read = store.read
+    monkeypatch.setattr(
+        store, "read", lambda of, digest, size: pytest.fail("read") if size > 2**24 else read(of, digest, size)
+    )
+    assert "too large" in load_version(store, dataclasses.replace(version, compiled=large)).uncompiled
 
 
 def test_a_form_without_a_family_leaves_the_original(store, forest):

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn import linear_model, svm, tree
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from threadpoolctl import threadpool_limits
 
 from ml_core.models.formulas import formula_of
@@ -70,6 +77,37 @@ def _compare(estimator, fitted_on, random):
             np.testing.assert_array_equal(answer.probabilities, estimator.predict_proba(rows), strict=True)
         else:
             assert answer.probabilities is None
+
+
+@pytest.mark.parametrize(
+    "sums", [[[1e-20], [-1e-20], [0.0]], [[1.0, 1.0, 1.0 + 2e-16], [0.0, 0.0, 5e-324], [0.5, 0.5, 0.5]]]
+)
+def test_boosting_decides_by_its_sums(monkeypatch, sums):
+    """As scikit-learn does, where probabilities are equal: so a row has one label, whatever form answers its batch."""
+    features = np.arange(40.0).reshape(-1, 1)
+    estimator = HistGradientBoostingClassifier(max_iter=2).fit(features, np.arange(40) % max(2, len(sums[0])))
+    monkeypatch.setattr(estimator, "_raw_predict", lambda _: np.array(sums))
+    answer = formula_of(estimator)(features)
+    np.testing.assert_array_equal(answer.predictions, estimator.predict(features), strict=True)
+    np.testing.assert_array_equal(answer.probabilities, estimator.predict_proba(features), strict=True)
+    assert (answer.predictions != estimator.classes_[answer.probabilities.argmax(axis=1)]).any()
+
+
+def test_boosting_is_scikit_learn_to_the_last_bit():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(200, 4))
+    classes = [HistGradientBoostingClassifier(max_iter=9).fit(features, features[:, 0] > each) for each in (0, 0.5)]
+    of_three = HistGradientBoostingClassifier(max_iter=9).fit(features, np.array(["a", "b", "c"])[np.arange(200) % 3])
+    for estimator in (*classes, of_three):
+        for rows in (features, features[:1]):
+            answer = formula_of(estimator)(rows)
+            np.testing.assert_array_equal(answer.predictions, estimator.predict(rows), strict=True)
+            np.testing.assert_array_equal(answer.probabilities, estimator.predict_proba(rows), strict=True)
+    for loss in ("squared_error", "poisson", "gamma"):
+        estimator = HistGradientBoostingRegressor(loss=loss, max_iter=9).fit(features, np.exp(features[:, 0]))
+        np.testing.assert_array_equal(
+            formula_of(estimator)(features).predictions, estimator.predict(features), strict=True
+        )
 
 
 def test_what_the_formula_does_not_cover_has_none():

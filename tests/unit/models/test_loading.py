@@ -20,6 +20,7 @@ from ml_core.exceptions import (
     UnsafeArtifactError,
 )
 from ml_core.models.formats import skops_format
+from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
 from ml_core.models.graph import estimators, measure_bytes
 from ml_core.models.loading import LoadedModel, labels_to_json, load_version
 from ml_core.models.own_types import Trust
@@ -149,6 +150,14 @@ def test_an_unknown_format_is_refused(store):
     """Nothing guesses what the bytes may be."""
     version = replace(models.stored(models.linear(), store), format="pickle")
     with pytest.raises(ModelLoadError, match="'pickle'"):
+        load_version(store, version)
+
+
+def test_an_artifact_beyond_the_bound_is_not_read(store, monkeypatch):
+    """A row could name any bytes of its tenant, such as a dataset of many gigabytes."""
+    version = replace(models.stored(models.linear(), store), size_bytes=MAX_UNPACKED_BYTES + 1)
+    monkeypatch.setattr(store, "read", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ModelLoadError, match="loads at most"):
         load_version(store, version)
 
 

@@ -103,6 +103,7 @@ CREATE TABLE mlcore.versions (
   CONSTRAINT ck_versions_version CHECK (version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
   CONSTRAINT ck_versions_digest CHECK (digest ~ '^[0-9a-f]{64}$'),
   CONSTRAINT ck_versions_compiled_digest CHECK (compiled_digest ~ '^[0-9a-f]{64}$'),
+  CONSTRAINT ck_versions_compiled CHECK ((compiled_digest IS NULL) = (compiled_size_bytes IS NULL)),
   CONSTRAINT fk_versions_models FOREIGN KEY (tenant_id, model_id) REFERENCES mlcore.models (tenant_id, model_id),
   CONSTRAINT uq_versions_tenant_id_model_id_number UNIQUE (tenant_id, model_id, number),
   CONSTRAINT ck_versions_sizes CHECK (octet_length(digest::text) <= 65536 AND

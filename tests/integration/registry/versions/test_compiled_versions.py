@@ -110,6 +110,18 @@ def test_a_form_that_was_removed_meanwhile_is_stored_again(
     assert len(stored(store)) == 2
 
 
+def test_a_file_is_registered_again_without_a_form_that_was_lost(
+    db: DatabaseConnection, tenant_id: TenantId, store: LocalStore
+) -> None:
+    """With it as long as it is there."""
+    publish(db, tenant_id, store, b"model")
+    versions, of = VersionRepository(db, tenant_id, store), draft(compilation=compilation())
+    assert versions.publish(of, b"model", "skops/2", actor="tester").compilation == compilation()
+    store.delete(tenant_id, compilation().form.digest)  # type: ignore[union-attr]
+    again = versions.publish(of, b"model", "skops/2", actor="tester")
+    assert again.compilation == Compilation("Its compiled form is lost.")
+
+
 def test_a_refused_version_leaves_no_form(db: DatabaseConnection, tenant_id: TenantId, store: LocalStore) -> None:
     publish(db, tenant_id, store, b"model")
     before = stored(store)

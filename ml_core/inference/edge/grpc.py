@@ -144,7 +144,9 @@ def parse_message(message: Any, max_rows: int, size: int) -> InferBody:
     Raises as ``parse_infer``.
     """
     if len(message.inputs) + len(message.outputs) + len(message.parameters) > MAX_PARTS:
-        raise invalid("inputs", f"has more than {MAX_PARTS:,} tensors and parameters", "Send all columns in one tensor.")
+        raise invalid(
+            "inputs", f"has more than {MAX_PARTS:,} tensors and parameters", "Send all columns in one tensor."
+        )
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise invalid(

@@ -66,7 +66,7 @@ def port(cell) -> Iterator[int]:
         else:
             await cell.app(scope, receive, send)
 
-    with served(PreparedHeaders(app)) as replica, haproxy_node() as node:
+    with served(PreparedHeaders(app), keep_alive_s=60) as replica, haproxy_node() as node:
         node.start(replica)
         yield node.port
 

@@ -72,7 +72,7 @@ def test_an_overload_is_refused_and_forgotten(cell):
     an answer takes as long as before."""
     mine = prediction("acme", "measures", cell.key(ACME, Scope.PREDICT), ROW)
     other = prediction("globex", "measures", cell.key(GLOBEX, Scope.PREDICT), ROW)
-    with served(cell.app) as port, load(port, other, connections=1) as others:
+    with served(cell.app, keep_alive_s=60) as port, load(port, other, connections=1) as others:
         others.goes_on(20)
         with load(port, mine, connections=1) as before:
             before.goes_on(20)

@@ -14,12 +14,17 @@ from deployments.ingress import middlewares
 
 
 @contextmanager
-def served(app: ASGIApp) -> Iterator[int]:
+def served(app: ASGIApp, keep_alive_s: int = 1) -> Iterator[int]:
     """The port on the loopback interface at which uvicorn serves an application, until the block ends."""
     middlewares()  # as Serve calls them: they say how uvicorn reads HTTP
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         config = uvicorn.Config(
-            lambda: app, factory=True, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=1
+            lambda: app,
+            factory=True,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=keep_alive_s,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

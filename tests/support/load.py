@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -145,20 +145,28 @@ def _ask(
             reply = connection.ask(request)
         except OSError as error:
             found.failures.append(f"{type(error).__name__}: {error}")
+            if connection is not None:
+                connection.close()
             connection = None
             continue
         if reply.status == 200:
             found.latencies_s.append(time.monotonic() - started)
-        if reply.status in allowed:
-            if reply.status in (429, 503) and int(reply.headers.get(b"retry-after", 0)) < 1:
-                found.failures.append(f"{reply.status} without a pause")
-        elif reply.status != 200:
-            found.failures.append(f"{reply.status}: {reply.body!r}")
-        elif expected is not None and orjson.loads(reply.body)["predictions"] != expected:
-            found.failures.append(f"a wrong answer: {reply.body!r}")
+        if (failure := _failure(reply, expected, allowed)) is not None:
+            found.failures.append(failure)
         found.statuses[reply.status] += 1
         if reply.headers.get(b"connection") == b"close":
             connection.close()
             connection = None
-    with suppress(AttributeError):
-        connection.close()  # type: ignore[union-attr]
+    if connection is not None:
+        connection.close()
+
+
+def _failure(reply: Reply, expected: object, allowed: Collection[int]) -> str | None:
+    if reply.status in allowed:
+        has_pause = reply.status not in (429, 503) or int(reply.headers.get(b"retry-after", 0)) >= 1
+        return None if has_pause else f"{reply.status} without a pause"
+    if reply.status != 200:
+        return f"{reply.status}: {reply.body!r}"
+    if expected is not None and orjson.loads(reply.body)["predictions"] != expected:
+        return f"a wrong answer: {reply.body!r}"
+    return None

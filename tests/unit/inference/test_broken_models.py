@@ -58,7 +58,7 @@ def cell(module, tmp_path_factory) -> Iterator[Cell]:
 @pytest.fixture(scope="module")
 def port(cell) -> Iterator[int]:
     """It answers over HTTP."""
-    with served(cell.app) as port:
+    with served(cell.app, keep_alive_s=60) as port:
         yield port
 
 
@@ -152,7 +152,7 @@ def test_only_marked_rows_are_refused(cell, module, fitted_measures, port, key, 
             assert is_marked or body["predictions"] == [right[index % 8]]
 
 
-SLEEPING = 1
+SLEEPING = 3
 
 
 def test_sleeping_models_delay_their_own_callers_only(cell, module, fitted_measures, port, key, neighbour, right):

@@ -43,7 +43,7 @@ LABELS = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", [*CLASSIFIERS, *REGRESSORS.keys() - CLASSIFIERS.keys()])
+@pytest.mark.parametrize("kind", list(CLASSIFIERS | REGRESSORS))
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), width=st.integers(1, 30), labels=st.sampled_from(sorted(LABELS)))
 def test_a_formula_is_scikit_learn_to_the_last_bit(kind, seed, width, labels):

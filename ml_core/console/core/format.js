@@ -29,6 +29,13 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
+/** What a change of the audit is about, the model first. @param {Record<string, unknown>} subject */
+export const subjectOf = ({ model_id: model, ...others }) =>
+  [model, ...Object.values(others)].filter(Boolean).join(" ");
+
+/** A moment in UTC, to the minute. @param {number} seconds Since 1970. */
+export const moment = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ");
+
 /** Text of any JSON value. @param {unknown} value */
 export const shown = (value) =>
   typeof value === "string" ? value : typeof value === "number" ? number(value) : JSON.stringify(value);

@@ -1,7 +1,7 @@
 // The audit of a tenant as a stream: who changed what, when and for which request; newest first.
 
 import { ask, at } from "../core/api.js";
-import { words } from "../core/format.js";
+import { subjectOf, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
@@ -48,7 +48,7 @@ export default {
       columns: [
         { name: "When", cell: (change) => html`<when-time datetime="${change.at}"></when-time>` },
         { name: "Action", cell: (change) => words(change.action.replace(".", " ")) },
-        { name: "Of", cell: (change) => Object.values(change.subject).join(" ") },
+        { name: "Of", cell: (change) => subjectOf(change.subject) },
         {
           name: "By",
           cell: (change) =>

@@ -1,7 +1,7 @@
 // A dataset: its versions, and the columns of one with what their values look like.
 
 import { ask, at, controlUrl } from "../core/api.js";
-import { bytes, counted, number, percent, shown } from "../core/format.js";
+import { bytes, counted, moment, number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { badge } from "../parts/states.js";
@@ -108,14 +108,20 @@ function columnRow(column) {
 }
 
 /** @param {any} column */
-function valuesView({ values, other, minimum, maximum, mean, edges, bin_counts: counts }) {
+function valuesView({ kind, values, other, minimum, maximum, mean, edges, bin_counts: counts }) {
   if (minimum !== null) {
     return html`${edges.length > 2 && histogram(edges, counts)}
-      <span class="quiet">${number(minimum)} to ${number(maximum)}, mean ${number(mean)}</span>`;
+      <span class="quiet">${rangeText(kind, minimum, maximum, mean)}</span>`;
   }
   const most = values.slice(0, SHOWN_VALUES);
   const rest = values.length - most.length + (other > 0 ? 1 : 0);
   return html`${most.map(([value, rows]) => html`${value} <span class="quiet">${number(rows)}</span> `)}${rest > 0 && "…"}`;
+}
+
+/** @param {string} kind @param {number} minimum @param {number} maximum @param {number} mean */
+function rangeText(kind, minimum, maximum, mean) {
+  if (kind === "datetime") return `${moment(minimum)} to ${moment(maximum)} UTC`;
+  return `${number(minimum)} to ${number(maximum)}${kind === "text" ? " characters" : ""}, mean ${number(mean)}`;
 }
 
 /** The density of a column's values: the edges are quantiles, so narrow bins are dense. @param {number[]} edges @param {number[]} counts */

@@ -39,7 +39,7 @@ export default {
         { name: "Id", cell: (key) => html`<code>${key.key_id}</code>` },
         { name: "Scopes", cell: (key) => key.scopes.map((scope) => html`${badge(scope)} `) },
         { name: "Created", cell: (key) => html`<when-time datetime="${key.created_at}"></when-time>` },
-        { name: "", cell: (key) => revocation(key, session.lacks("admin")) },
+        { name: "Revoked", cell: (key) => revocation(key, session.lacks("admin")) },
       ],
     });
   },

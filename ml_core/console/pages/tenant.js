@@ -1,7 +1,7 @@
 // A tenant: what its environments serve and how well, its jobs, and what changed last.
 
 import { ask, at } from "../core/api.js";
-import { words } from "../core/format.js";
+import { subjectOf, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { jobProgress } from "../parts/job_progress.js";
@@ -109,10 +109,8 @@ function jobRow(tenant, job) {
 
 /** @param {any} change */
 function changeRow({ audit_id: id, action, subject, principal, at: moment }) {
-  const { model_id: model, ...others } = subject;
-  const named = [model, ...Object.values(others)].filter(Boolean).join(" ");
   return html`<li data-key="change-${id}">
-    <strong>${words(action.replace(".", " "))}</strong> ${named} <span class="quiet">by ${principal}</span>
+    <strong>${words(action.replace(".", " "))}</strong> ${subjectOf(subject)} <span class="quiet">by ${principal}</span>
     <when-time datetime="${moment}"></when-time>
   </li>`;
 }

@@ -27,6 +27,9 @@ def test_a_refused_promotion_prints_a_line_a_gate(mlcore, model):
         == 0
     )
     assert mlcore("gates", "set", "bytes", "digest_verified", *model).code == 0
+    evaluated = mlcore("gates", "evaluate", *model, "-v", "1", "--json").json
+    assert [(gate["name"], gate["passed"]) for gate in evaluated] == [("bytes", True), ("dream", False)]
+    assert "below the 1.1 that gate 'dream' requires" in mlcore("gates", "evaluate", *model, "-v", "1").out
     refused = mlcore("promote", *model, "-v", "1")
     assert refused.code == 1
     lines = refused.err.splitlines()

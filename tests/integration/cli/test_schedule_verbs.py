@@ -110,6 +110,8 @@ def test_a_batch_is_submitted_shown_cancelled_and_retried(
     assert (batch["jobs"], batch["states"], batch["percent"]) == (3, {"queued": 3}, 0.0)
     assert "queued" in mlcore("jobs", "show", batch_id).out
     assert batch_id in mlcore("jobs", "batches").out
+    assert {job["tenant_id"] for job in mlcore("jobs", "active", "--json").json} == set(tenants)
+    assert tenants[0] in mlcore("jobs", "active").out
     assert mlcore("jobs", "cancel", batch_id, "--json").json["states"] == {"cancelled": 3}
     waited = mlcore("jobs", "wait", batch_id)
     assert (waited.code, "3 of 3 jobs did not succeed." in waited.err) == (1, True), waited.err

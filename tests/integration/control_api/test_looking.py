@@ -1,0 +1,81 @@
+"""What people look for before they act: names, what gates would find, and the jobs of all tenants."""
+
+from __future__ import annotations
+
+import pytest
+
+from ml_core.client import MLClient
+from ml_core.domain.api_key import Scope
+from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionRefusedError
+from ml_core.ids import ModelId
+from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.jobs import JobQueue
+from ml_core.registry.keys import KeyRepository
+from ml_core.registry.platform_keys import PlatformKeyRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from support.gated import PEOPLE, logistic, publish
+from support.job_queue import empty_queue
+from support.registry import register
+from support.tables import measures
+
+
+@pytest.fixture
+def operator(db, address):
+    """A client of the platform, which may read."""
+    with MLClient(address, api_key=str(PlatformKeyRepository(db).create("op", [Scope.READ])), timeout_s=30) as asks:
+        yield asks
+
+
+def test_lists_find_a_text_in_the_name(db, client, operator, tenant_id):
+    """Whatever its case; a wildcard of the database is a letter like any other."""
+    for name in ("ticket_classifier", "ticket-router", "churn"):
+        register(db, tenant_id, model_id=ModelId(name))
+        DatasetRepository(db, tenant_id).create(name, measures(20))
+    for noun, attribute in ((client.models, "model_id"), (client.datasets, "dataset_id")):
+        found = [getattr(each, attribute) for each in noun.list(name="TICKET")]
+        assert found == ["ticket-router", "ticket_classifier"]
+        assert [getattr(each, attribute) for each in noun.list(name="t_c")] == ["ticket_classifier"]
+        assert list(noun.list(name="%")) == []
+    assert [tenant.tenant_id for tenant in operator.tenants.list(name=tenant_id[3:].upper())] == [tenant_id]
+    page = client.models.list(name="ticket").page(limit=1)
+    (second,) = client.models.list(name="ticket").page(limit=1, cursor=page.next_cursor).items
+    assert second.model_id == "ticket_classifier"
+
+
+def test_gates_are_evaluated_without_a_move(db, address, client, tenant_id):
+    """They find what a promotion finds, also for a key that may only read; what can't be judged is refused."""
+    for version, noise in (("1", 0.45), ("2", 0.0)):
+        publish(db, tenant_id, version, logistic(int(version), noise))
+    client.gates.set(PEOPLE, "production", "accurate", "min_metric", {"metric": "accuracy", "value": 0.8})
+    reader = str(KeyRepository(db, tenant_id).create("reader", [Scope.READ]))
+    with MLClient(address, api_key=reader, tenant_id=tenant_id) as asks:
+        (bad,), (good,) = (asks.gates.evaluate(PEOPLE, version) for version in "12")
+        assert (bad.passed, good.passed, bad.kind) == (False, True, "min_metric")
+        assert asks.gates.evaluate(PEOPLE, "1", "staging") == []
+        with pytest.raises(ModelNotFoundError):
+            asks.gates.evaluate(PEOPLE, "3")
+        with pytest.raises(InvalidRequestError):
+            asks.gates.evaluate(PEOPLE, "1", "nowhere")
+    with pytest.raises(PromotionRefusedError, match=bad.message.replace(".", "\\.")):
+        client.environments.promote(PEOPLE, "1")
+    assert list(EnvironmentRepository(db, tenant_id).list().items) == []
+
+
+def test_operators_see_the_jobs_of_all_tenants(db, address, operator, tenant_id, other_tenant_id):
+    """Those that run or wait, running ones first; one that ended is in its tenant's list only."""
+    empty_queue(db)
+    submitted = []
+    for tenant in (tenant_id, other_tenant_id):
+        DatasetRepository(db, tenant).create("m", measures(50))
+        key = str(KeyRepository(db, tenant).create("trainer", [Scope.TRAIN, Scope.READ]))
+        with MLClient(address, api_key=key, tenant_id=tenant) as asks:
+            submitted += [asks.jobs.train("m", "m", training={"target": "outcome"}).job_id for _ in range(2)]
+            asks.jobs.cancel(submitted.pop())
+    found = operator.platform.jobs()
+    assert [(job.tenant_id, job.job_id, job.state) for job in found] == [
+        (tenant_id, submitted[0], "queued"),
+        (other_tenant_id, submitted[1], "queued"),
+    ]
+    JobQueue(db).claim_one(other_tenant_id, submitted[1], "test", 60)
+    assert [job.state for job in operator.platform.jobs()] == ["starting", "queued"]
+    empty_queue(db)

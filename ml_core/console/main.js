@@ -40,6 +40,7 @@ const PAGES = {
   "t/:tenant/models": () => import("./pages/models.js"),
   "t/:tenant/models/:model": () => import("./pages/model.js"),
   "t/:tenant/models/:model/versions/:version": () => import("./pages/version.js"),
+  "t/:tenant/models/:model/predictions": () => import("./pages/predictions.js"),
   keys: () => import("./pages/keys.js"),
   "t/:tenant/datasets": () => import("./pages/datasets.js"),
   "t/:tenant/datasets/:dataset": () => import("./pages/dataset.js"),

@@ -7,11 +7,15 @@ from contextlib import closing
 
 import pytest
 
+from ml_core.cache import CacheConfig, CacheMechanism
 from ml_core.client import MLClient
 from ml_core.jobs.processes import ProcessRunner
 from ml_core.registry.jobs import JobRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.system import MLSystem
 from support.job_queue import dispatching, empty_queue
-from support.tables import measures
+from support.live import LiveModel
+from support.tables import measures, split_target
 
 TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
 
@@ -131,3 +135,40 @@ def test_the_audit_is_searched(viewer, shop):
     page.get_by_label("Action").fill("nonsense")
     page.get_by_role("button", name="Search").click()
     page.get_by_role("alert").wait_for()
+
+
+def test_what_was_predicted_and_how_good_it_was(viewer, shop, db):
+    """The rows of the log with their labels, quality by day, and drift by column; a label is added here."""
+    system = MLSystem(db, CacheMechanism(CacheConfig()), max_memory_mb=256, tenant_id=shop.tenant)
+    system.train_model("m", None, split_target(measures(300), "outcome"), None, {"algorithm": "logistic_regression"})
+    EnvironmentRepository(db, shop.tenant).promote("m", "1")
+    live = LiveModel(db, system, "m")
+    live.keep()
+    rows = measures(60, seed=5)
+    live.ask(rows.drop(columns=["outcome"]), rows["outcome"])
+    live.ask(rows.drop(columns=["outcome"])[:2])
+    anna = viewer()
+    anna.open(f"{shop.path}/models/m")
+    page = anna.sign_in(shop.key("read", "label"))
+    page.get_by_role("link", name="Predictions, quality and drift").click()
+    page.get_by_role("region", name="Quality").get_by_text("accuracy").wait_for()
+    page.get_by_role("region", name="Drift").get_by_role("row", name=re.compile("^m0")).wait_for()
+    listed = page.get_by_role("region", name="Rows").locator("tbody tr")
+    listed.nth(49).wait_for()
+    page.get_by_text("The first 50 are shown.").wait_for()
+    unlabelled = listed.filter(has=page.get_by_role("button", name="Label…"))
+    unlabelled.first.wait_for()
+    request = unlabelled.first.locator("code").inner_text()
+    unlabelled.first.get_by_role("button").click()
+    page.get_by_role("dialog").get_by_label("The truth").fill("yes")
+    page.get_by_role("dialog").get_by_role("button", name="Label", exact=True).click()
+    page.get_by_text("The label is recorded.").wait_for()
+    page.get_by_label("request").fill(request)
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url(re.compile(f"request_id={request}"))
+    page.get_by_text("The first 50 are shown.").wait_for(state="detached")
+    listed.get_by_text(request).wait_for()
+    assert listed.count() == 1
+    assert listed.first.locator("td").nth(2).inner_text().startswith("yes")
+    listed.first.get_by_text("Inputs").click()
+    listed.first.get_by_text('"m0":').wait_for()

@@ -48,6 +48,16 @@ export function problem(error) {
   </div>`;
 }
 
+/**
+ * An error of a part of a page that the API refused, so that the others are shown; another error is thrown.
+ *
+ * @param {unknown} error
+ */
+export function refusal(error) {
+  if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 401) return error;
+  throw error;
+}
+
 const TONES = /** @type {Record<string, string>} */ ({
   ...Object.fromEntries(["running", "succeeded", "ok", "stable", "loaded", "passed"].map((word) => [word, "good"])),
   ...Object.fromEntries(["degraded", "failed", "alert", "not passed"].map((word) => [word, "bad"])),

@@ -1,0 +1,224 @@
+// What a model answered: its rows with their labels, and what they say of its quality and of the drift since training.
+
+import { ApiError, ask, at } from "../core/api.js";
+import { number, percent, shown } from "../core/format.js";
+import { html } from "../core/html.js";
+import { link } from "../core/router.js";
+import { showList } from "../parts/data_table.js";
+import { openDialog } from "../parts/dialog.js";
+import { badge, button, empty, problem, refusal } from "../parts/states.js";
+
+const FILTERS = ["version", "environment", "request_id"];
+const TIMES = ["since", "until"];
+
+/** @type {import("../main.js").Page} */
+export default {
+  title: ({ model }) => `Predictions of ${model}`,
+  everyS: 60, // the reports read days of predictions
+
+  async load({ params: { tenant, model }, query, signal }) {
+    const environment = query.environment || "production";
+    const report = (name) =>
+      ask("GET", `${at("tenants", tenant, "models", model)}/${name}`, { query: { environment }, signal }).catch(
+        refusal,
+      );
+    const policy = ask("GET", `${at("tenants", tenant)}/prediction-policy`, { signal });
+    const [quality, drift, kept] = await Promise.all([report("quality"), report("drift"), policy]);
+    return { environment, quality, drift, policy: kept.policy };
+  },
+
+  view: ({ environment, quality, drift, policy }, { params: { tenant, model }, query, session }) =>
+    html` <p class="quiet"><a href="${link(["t", tenant, "models", model])}">${model}</a></p>
+      <h1 tabindex="-1">Predictions</h1>
+      <section>
+        <h2>Quality in ${environment}</h2>
+        ${quality instanceof ApiError ? problem(quality) : qualityView(quality)}
+      </section>
+      <section>
+        <h2>Drift in ${environment}</h2>
+        ${drift instanceof ApiError ? problem(drift) : driftView(drift)}
+      </section>
+      <section>
+        <h2>Rows</h2>
+        <form class="line" data-action="search" role="search">
+          ${FILTERS.map((name) => field(name, "text", query[name]))}${TIMES.map((name) =>
+            field(name, "datetime-local", query[name]),
+          )}<button type="submit">Search</button>
+        </form>
+        <p class="quiet">
+          Newest first; without a time, of the last day. The log of this tenant keeps: ${policy}.
+          ${session.lacks("label")}
+        </p>
+        <data-table></data-table>
+      </section>`,
+
+  connect(main, _, { params: { tenant, model }, query, session, signal }) {
+    const times = TIMES.map((name) => [name, query[name] && new Date(query[name]).toISOString()]);
+    const wanted = { model, ...Object.fromEntries([...FILTERS.map((name) => [name, query[name]]), ...times]) };
+    showList(main, {
+      label: "Rows",
+      key: (row) => `${row.request_id}/${row.row}`,
+      load: (page) =>
+        ask("GET", at("tenants", tenant, "predictions"), {
+          query: { ...wanted, limit: page.limit, cursor: page.cursor },
+          signal,
+        }),
+      none: "The log has no such row.",
+      columns: [
+        { name: "When", cell: (row) => html`<when-time datetime="${row.at}"></when-time>` },
+        { name: "Prediction", cell: predictionView },
+        { name: "Label", cell: (row) => labelView(row, session.lacks("label")) },
+        { name: "Version", cell: (row) => html`${row.version} ${badge(row.rollout)}` },
+        { name: "Took", isNumber: true, cell: (row) => `${number(row.latency_ms)} ms` },
+        {
+          name: "Request",
+          cell: (row) => html`<code>${row.request_id}</code> <span class="quiet">row ${row.row}</span>`,
+        },
+        {
+          name: "Inputs",
+          cell: ({ inputs }) =>
+            inputs &&
+            html`<details>
+              <summary>Inputs</summary>
+              <pre tabindex="0">${JSON.stringify(inputs, null, 2)}</pre>
+            </details>`,
+        },
+      ],
+    });
+  },
+
+  actions: {
+    search(element, _, { params: { tenant, model } }) {
+      const fields = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (element)));
+      location.hash = link(
+        ["t", tenant, "models", model, "predictions"],
+        /** @type {Record<string, string>} */ (fields),
+      );
+    },
+
+    label(element, _, { params: { tenant, model }, refresh, say }) {
+      const { request = "", row = "", prediction = "" } = element.dataset;
+      openDialog({
+        content: () => ({
+          title: `Label row ${row} of ${request}`,
+          submit: "Label",
+          body: html`<p>
+              The version answered ${prediction}. A later label replaces an earlier one; labels decide what is measured
+              of the model's quality.
+            </p>
+            <label class="field"><span>The truth</span><input name="label" required autocomplete="off" /></label>`,
+        }),
+        async submit({ label }) {
+          const body = { model_id: model, row: Number(row), label: alike(label, JSON.parse(prediction)) };
+          await ask("POST", `${at("tenants", tenant, "predictions", request)}/labels`, { body });
+          await refresh();
+          say("The label is recorded.");
+        },
+      });
+    },
+  },
+};
+
+/** @param {string} name @param {string} type @param {string | undefined} value */
+const field = (name, type, value) =>
+  html`<label class="field"
+    ><span>${name.replace("_id", "")}</span>
+    <input name="${name}" type="${type}" value="${value}" autocomplete="off" spellcheck="false"
+  /></label>`;
+
+/** A text as a value of the type of a prediction. @param {string} text @param {unknown} prediction */
+function alike(text, prediction) {
+  if (typeof prediction === "number" && Number.isFinite(Number(text))) return Number(text);
+  return typeof prediction === "boolean" && ["true", "false"].includes(text) ? text === "true" : text;
+}
+
+/** @param {any} row */
+function predictionView({ prediction, probabilities }) {
+  const share = probabilities?.[String(prediction)];
+  return html`${shown(prediction)} ${share !== undefined && html`<span class="quiet">${percent(share)}</span>`}`;
+}
+
+/** @param {any} row @param {string | null} refused */
+function labelView({ label, request_id: request, row, prediction }, refused) {
+  if (label !== null)
+    return html`${shown(label)}
+    ${badge(label === prediction ? "ok" : "differs", label === prediction ? "right" : "differs")}`;
+  const data = { request, row: String(row), prediction: JSON.stringify(prediction) };
+  return button({ action: "label", text: "Label…", refused, data });
+}
+
+/** @param {any} report */
+function qualityView({ verdict, days, notes }) {
+  return html`<p>${badge(verdict)} ${notes.map((note) => html`${note} `)}</p>
+    ${
+      days.length
+        ? html`<div class="scroll" role="region" tabindex="0" aria-label="Quality">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">Day (UTC)</th>
+                  <th scope="col">Version</th>
+                  <th scope="col" class="number">Rows</th>
+                  <th scope="col" class="number">Labels</th>
+                  <th scope="col">Score</th>
+                  <th scope="col">Verdict</th>
+                </tr>
+              </thead>
+              <tbody>
+                ${days.map(
+                  (day) =>
+                    html`<tr data-key="quality-${day.day}-${day.version}">
+                      <td>${day.day}</td>
+                      <td>${day.version}</td>
+                      <td class="number">${number(day.rows)}</td>
+                      <td class="number">${number(day.labels)}</td>
+                      <td>
+                        ${day.score && html`${day.score.metric} ${number(day.score.value)}`}
+                        ${day.low !== null && html`<span class="quiet">${number(day.low)} to ${number(day.high)}</span>`}
+                      </td>
+                      <td>${badge(day.verdict)}</td>
+                    </tr>`,
+                )}
+              </tbody>
+            </table>
+          </div>`
+        : empty("No row was answered in the last 7 days.")
+    }`;
+}
+
+/** @param {any} report */
+function driftView({ verdict, rows, sampled, columns, prediction, notes }) {
+  return html`<p>
+      ${badge(verdict)} ${number(sampled)} of ${number(rows)} rows of the last 7 days are compared with training.
+      ${notes.map((note) => html`${note} `)}
+    </p>
+    <div class="scroll" role="region" tabindex="0" aria-label="Drift">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Column</th>
+            <th scope="col">Verdict</th>
+            <th scope="col" class="number">PSI</th>
+            <th scope="col" class="number">by chance</th>
+            <th scope="col" class="number">p, adjusted</th>
+            <th scope="col" class="number">missing</th>
+            <th scope="col">Note</th>
+          </tr>
+        </thead>
+        <tbody>
+          ${[prediction, ...columns].map(
+            (column, index) =>
+              html`<tr data-key="drift-${index}">
+                <th scope="row">${index ? column.name : html`<i>the prediction</i>`}</th>
+                <td>${badge(column.verdict)}</td>
+                <td class="number">${number(column.psi)}</td>
+                <td class="number">${number(column.psi_by_chance)}</td>
+                <td class="number">${number(column.adjusted_p_value)}</td>
+                <td class="number">${column.missing_now === null ? "–" : percent(column.missing_now)}</td>
+                <td class="quiet">${column.note}</td>
+              </tr>`,
+          )}
+        </tbody>
+      </table>
+    </div>`;
+}

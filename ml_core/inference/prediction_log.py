@@ -303,7 +303,7 @@ class PredictionLog:
         """Split a refused batch in halves to isolate the request that causes the refusal."""
         halves = _halves(batch.requests)
         if halves is not None:
-            self._deliver(_Batch(halves[0], batch.losses, batch.batch_id, batch.is_repeated))
+            self._deliver(_Batch(halves[0], batch.losses, f"{batch.batch_id}a", batch.is_repeated))
             self._deliver(_Batch(halves[1], (), f"{batch.batch_id}b", batch.is_repeated))
             return
         refused = [lost(request, LossReason.REFUSED) for request in batch.requests]

@@ -242,20 +242,19 @@ class PredictionLog:
                 self._spare = following
             else:
                 self._put_aside(following)
-        while self._full and not self._gave_up:
+        while self._full:
             segment = self._full[0]
             self._write(segment.read())
             with self._lock:
-                if not self._gave_up:
-                    self._full.popleft()
-                    self._reuse(segment)
-
-    def _reuse(self, segment: Segment) -> None:
-        if self._spare is None and segment.size == SEGMENT_BYTES and segment.survives:
-            segment.begin()
-            self._spare = segment
-        else:
-            segment.discard()
+                if self._gave_up:
+                    return
+                self._full.popleft()
+            # Without the lock, which the event loop would wait for: it takes milliseconds.
+            if self._spare is None and segment.size == SEGMENT_BYTES and segment.survives:
+                segment.begin()
+                self._spare = segment
+            else:
+                segment.discard()
 
     def _recover(self) -> None:
         """Write what killed replicas left."""
@@ -271,7 +270,8 @@ class PredictionLog:
                 abandoned.leave()
                 return
             abandoned.discard()
-            logger.warning("A replica was killed: %d rows of its predictions were in its spool.", rows)
+            if rows:
+                logger.warning("A replica ended before it had written %d rows of its spool; they are written now.", rows)
 
     def _write(self, contents: Contents, *, is_repeated: bool = False) -> None:
         if contents.requests or contents.losses:

@@ -271,7 +271,7 @@ class PredictionLog:
                 return
             abandoned.discard()
             if rows:
-                logger.warning("A replica ended before it had written %d rows of its spool; they are written now.", rows)
+                logger.warning("A replica ended with %d rows in its spool; they are written now.", rows)
 
     def _write(self, contents: Contents, *, is_repeated: bool = False) -> None:
         if contents.requests or contents.losses:

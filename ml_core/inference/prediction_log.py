@@ -105,7 +105,7 @@ class PredictionLog:
         self._lost: Counter[LossReason] = Counter()
         self._error: str | None = None
         self._has_work, self._is_full, self._closing = threading.Event(), threading.Event(), threading.Event()
-        self._is_closing = self._gave_up = False
+        self._is_closing = self._gave_up = self._is_uncounted = False
         self._thread = threading.Thread(target=self._run, name="mlcore-prediction-log", daemon=True)
 
     def start(self) -> None:
@@ -185,8 +185,9 @@ class PredictionLog:
         self._note(loss)
 
     def _note(self, loss: Loss) -> None:
-        if not self._active.note(loss):
-            logger.error("A count of lost rows is in no spool, because there are too many: %s.", loss)
+        if not self._active.note(loss) and not self._is_uncounted:
+            self._is_uncounted = True  # said once: this is on the path of a request
+            logger.error("Losses of %s, and of others later, are only in health: too many models.", loss.model_id)
         self._has_work.set()
 
     def _turn(self, line_bytes: int) -> bool:

@@ -23,7 +23,7 @@ from ml_core.inference.service import Prediction
 from ml_core.registry.predictions.ingest import Written
 from ml_core.registry.predictions.rendering import COLUMNS, RenderedRequest
 from ml_core.settings import PredictionLogSettings
-from support.predictions import SIGNATURE, spooled
+from support.predictions import SIGNATURE, spooled, today
 from support.waiting import wait_until
 
 REQUEST_ID = COLUMNS.index("request_id")
@@ -133,6 +133,17 @@ def test_what_does_not_fit_is_counted_and_told(registry, open_log):
     wait_until(lambda: len(registry.batches) == 3)
     assert registry.batches[2][1] == []
     assert counts_add_up(log)
+
+
+def test_losses_of_too_many_models_are_counted_and_said_once(open_log, caplog):
+    """Whoever asks 10,000 models while the registry is away writes no line for each request."""
+    log = open_log(queue_mb=1)
+    log.append(large(SEGMENT_BYTES - 2**19))
+    for number in range(10_000):
+        log.lose(Loss("acme", f"{'m' * 40}{number}", today(), LossReason.QUEUE_FULL, 1))
+    assert log.describe()["lost"] == {"queue_full": 10_000}
+    assert counts_add_up(log)
+    assert len(caplog.records) == 1
 
 
 def test_one_request_larger_than_the_queue_is_taken(registry, open_log):

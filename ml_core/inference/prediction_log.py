@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ml_core.database.connection import DatabaseConnection
     from ml_core.ids import ModelId, TenantId
+    from ml_core.inference.fair_threads import FairThreads
     from ml_core.inference.routing import Target
     from ml_core.inference.service import Prediction
 
@@ -372,15 +373,15 @@ class PredictionRecorder:
         self._threads = ThreadPoolExecutor(LABEL_THREADS, "mlcore-labels")
         self._storing = TenantGate("labels being stored", total=MAX_STORING_LABELS, per_tenant=MAX_STORING_PER_TENANT)
         self._renderer = RequestRenderer()
-        self._rendering = ThreadPoolExecutor(1, "mlcore-rendering")
 
-    async def record(self, target: Target, prediction: Prediction, arrived: float) -> None:
+    async def record(self, target: Target, prediction: Prediction, arrived: float, threads: FairThreads) -> None:
         """Record an answer, unless the policy of its tenant is ``nothing``. Call it before the answer is sent.
 
         Args:
             target: The target of the request.
             prediction: The answer.
             arrived: When the request arrived, on the event loop's clock, seconds.
+            threads: Those of the predictions. Many rows are rendered there, as a part of the tenant's share.
         """
         policy = self._assignment.prediction_policy(target.tenant)
         if policy is PredictionPolicy.NOTHING:
@@ -406,7 +407,7 @@ class PredictionRecorder:
             if request.rows <= _RENDERED_ON_LOOP:
                 rendered = self._renderer.render(request)
             else:
-                rendered = await loop.run_in_executor(self._rendering, self._renderer.render, request)
+                rendered = await threads.submit(target.tenant, self._renderer.render, request)
         except (TypeError, ValueError):
             self.log.lose(lost(request, LossReason.REFUSED))
         else:
@@ -443,7 +444,6 @@ class PredictionRecorder:
     def close(self) -> None:
         """Write the spool, within a few seconds."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._rendering.shutdown(wait=False, cancel_futures=True)
         self.log.close()
 
 

@@ -16,6 +16,8 @@ from ml_core.exceptions import InvalidRequestError, RegistryUnavailableError
 from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
 from ml_core.inference.prediction_spool import SEGMENT_BYTES
 from ml_core.inference.routing import Target
@@ -220,27 +222,50 @@ def test_small_requests_of_a_model_and_a_day_are_written_together(registry, open
     ]
 
 
-def test_a_value_without_json_costs_its_own_request_only(registry, open_log):
-    """It is counted, and the rest is written."""
-    log = open_log()
-    assignment = Assignment()
-    recorder = PredictionRecorder(assignment, log, None)
+@pytest.fixture
+def record(open_log):
+    """Records answers with given values of a tenant; what it was made of are its attributes."""
+    log, threads = open_log(), FairThreads(Shares(lambda _: 1.0), "test", threads=1)
+    recorder = PredictionRecorder(Assignment(), log, None)
     version = SimpleNamespace(ref=VersionRef(TenantId("acme"), ModelId("tickets"), VersionId("1")), signature=SIGNATURE)
 
-    async def record(values):
-        target = Target("acme", "tickets", request_id="good")
-        answer = Answer(np.array(values, dtype=object), None)
+    async def record(values, tenant="acme"):
+        target = Target(tenant, "tickets", request_id="good")
         columns = SIGNATURE.columns_from_rows([{"text": None}] * len(values))
-        await recorder.record(target, Prediction(version, answer, columns), 0.0)
+        prediction = Prediction(version, Answer(np.array(values, dtype=object), None), columns)
+        await recorder.record(target, prediction, 0.0, threads)
 
+    record.log, record.recorder = log, recorder
+    yield record
+    threads.close()
+    recorder.close()
+
+
+def test_a_value_without_json_costs_its_own_request_only(registry, record):
+    """It is counted, and the rest is written."""
     for values in ([object()], [object()] * 100, ["a"], ["a"] * 100):
         asyncio.run(record(values))
+    log = record.log
     log.start()
     wait_until(lambda: log.describe()["queued"] == 0)
     assert (registry.written, log.describe()["lost"]) == (["good", "good"], {"refused": 101})
     wait_until(lambda: registry.losses == {LossReason.REFUSED: 101})
     assert counts_add_up(log)
-    recorder.close()
+
+
+def test_many_rows_are_rendered_when_it_is_their_tenant_s_turn(record, monkeypatch):
+    """An answer waits for that, so it must not wait for all that another tenant asked before."""
+    order, render = [], record.recorder._renderer.render
+    monkeypatch.setattr(
+        record.recorder._renderer, "render", lambda request: (order.append(request.tenant_id), render(request))[1]
+    )
+
+    async def flood():
+        await asyncio.gather(*(record(["a"] * 1000) for _ in range(10)), record(["a"] * 100, "globex"))
+
+    asyncio.run(flood())
+    assert len(order) == 11
+    assert order.index("globex") <= 2
 
 
 def test_a_stream_of_answers_is_written_in_few_batches(registry, open_log):

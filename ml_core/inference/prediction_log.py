@@ -53,8 +53,8 @@ CLOSE_WITHIN_S = 5.0
 LABEL_THREADS = 2
 MAX_STORING_LABELS, MAX_STORING_PER_TENANT = 256, 64
 """Labels in progress; more are refused with 429. Storing one takes about a millisecond."""
-_RENDERED_ON_LOOP = 50
-"""Rows of a request that are rendered on the event loop, in 0.2 ms; those of a larger one are rendered on a thread."""
+_ROWS_ON_LOOP, _VALUES_ON_LOOP, _BYTES_ON_LOOP = 50, 2_000, 64 * 1024
+"""Of a request that is rendered on the event loop, in half a millisecond; a larger one is rendered on a thread."""
 EXPLICIT = "explicit"
 """The ``rollout`` of an answer to a request that names a version."""
 
@@ -374,14 +374,17 @@ class PredictionRecorder:
         self._storing = TenantGate("labels being stored", total=MAX_STORING_LABELS, per_tenant=MAX_STORING_PER_TENANT)
         self._renderer = RequestRenderer()
 
-    async def record(self, target: Target, prediction: Prediction, arrived: float, threads: FairThreads) -> None:
+    async def record(
+        self, target: Target, prediction: Prediction, arrived: float, size: int, threads: FairThreads
+    ) -> None:
         """Record an answer, unless the policy of its tenant is ``nothing``. Call it before the answer is sent.
 
         Args:
             target: The target of the request.
             prediction: The answer.
             arrived: When the request arrived, on the event loop's clock, seconds.
-            threads: Those of the predictions. Many rows are rendered there, as a part of the tenant's share.
+            size: Bytes of the request's body.
+            threads: Those of the predictions. What takes long is rendered there, as a part of the tenant's share.
         """
         policy = self._assignment.prediction_policy(target.tenant)
         if policy is PredictionPolicy.NOTHING:
@@ -403,8 +406,10 @@ class PredictionRecorder:
             answer.probabilities,
             policy,
         )
+        values = request.rows * len(request.columns)
+        is_small = request.rows <= _ROWS_ON_LOOP and values <= _VALUES_ON_LOOP and size <= _BYTES_ON_LOOP
         try:
-            if request.rows <= _RENDERED_ON_LOOP:
+            if is_small:
                 rendered = self._renderer.render(request)
             else:
                 rendered = await threads.submit(target.tenant, self._renderer.render, request)

@@ -229,11 +229,12 @@ def record(open_log):
     recorder = PredictionRecorder(Assignment(), log, None)
     version = SimpleNamespace(ref=VersionRef(TenantId("acme"), ModelId("tickets"), VersionId("1")), signature=SIGNATURE)
 
-    async def record(values, tenant="acme"):
+    async def record(values, tenant="acme", text=None, extra=0):
         target = Target(tenant, "tickets", request_id="good")
-        columns = SIGNATURE.columns_from_rows([{"text": None}] * len(values))
+        columns = SIGNATURE.columns_from_rows([{"text": text}] * len(values))
+        columns |= {f"x{number}": columns["amount"] for number in range(extra)}
         prediction = Prediction(version, Answer(np.array(values, dtype=object), None), columns)
-        await recorder.record(target, prediction, 0.0, threads)
+        await recorder.record(target, prediction, 0.0, len(text or ""), threads)
 
     record.log, record.recorder = log, recorder
     yield record
@@ -251,6 +252,23 @@ def test_a_value_without_json_costs_its_own_request_only(registry, record):
     assert (registry.written, log.describe()["lost"]) == (["good", "good"], {"refused": 101})
     wait_until(lambda: registry.losses == {LossReason.REFUSED: 101})
     assert counts_add_up(log)
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "is_on_loop"),
+    [(50, {}, True), (51, {}, False), (1, {"text": "x" * 100_000}, False), (1, {"extra": 3000}, False)],
+)
+def test_only_what_is_short_is_rendered_on_the_event_loop(record, monkeypatch, rows, given, is_on_loop):
+    """Many rows, long texts and many columns are not: everybody's answers would wait."""
+    names, render = [], record.recorder._renderer.render
+
+    def noting(request):
+        names.append(threading.current_thread().name)
+        return render(request)
+
+    monkeypatch.setattr(record.recorder._renderer, "render", noting)
+    asyncio.run(record(["a"] * rows, **given))
+    assert [name == threading.current_thread().name for name in names] == [is_on_loop]
 
 
 def test_many_rows_are_rendered_when_it_is_their_tenant_s_turn(record, monkeypatch):

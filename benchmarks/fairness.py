@@ -160,7 +160,7 @@ def offer(url: str, rate: float, seconds: float) -> None:
 
 @contextmanager
 def flooding(url: str, key: str, body: str, model: str, seconds: float, script: Path) -> Iterator[dict[str, float]]:
-    """``wrk`` in the background; afterwards answered and refused requests per second."""
+    """``wrk`` in the background; afterwards requests per second that were answered with 200, and with anything else."""
     found: dict[str, float] = {}
     script.write_text(_WRK.format(body=body, key=key))
     options = ["-t2", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", str(script)]
@@ -171,12 +171,12 @@ def flooding(url: str, key: str, body: str, model: str, seconds: float, script: 
     done, refused = re.search(r"(\d+) requests in", printed), re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
     bad = int(refused[1]) if refused else 0
     found["busy_per_s"] = (int(done[1] if done else 0) - bad) / seconds
-    found["refused_per_s"] = bad / seconds
+    found["not_200_per_s"] = bad / seconds
 
 
 @contextmanager
 def offering(url: str, request: bytes, rate: float, seconds: float) -> Iterator[dict[str, float]]:
-    """An open-loop load in the background; afterwards answered and refused requests per second."""
+    """An open-loop load in the background; afterwards requests per second that were answered with 200, and not."""
     found: dict[str, float] = {}
     command = [sys.executable, __file__, "--offer", url, str(rate), str(seconds)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -186,8 +186,10 @@ def offering(url: str, request: bytes, rate: float, seconds: float) -> Iterator[
         process.stdin = None
         yield found
         statuses = Counter(json.loads(process.communicate()[0]))
+    if statuses.keys() - {"200", "429"}:
+        print(f"The busy tenant was not only refused: {dict(statuses)}", file=sys.stderr)
     found["busy_per_s"] = statuses["200"] / seconds
-    found["refused_per_s"] = statuses["429"] / seconds
+    found["not_200_per_s"] = (statuses.total() - statuses["200"]) / seconds
 
 
 class Benchmark:
@@ -220,7 +222,7 @@ class Benchmark:
 
     @contextmanager
     def _nothing(self) -> Iterator[dict[str, float]]:
-        yield {"busy_per_s": 0.0, "refused_per_s": 0.0}
+        yield {"busy_per_s": 0.0, "not_200_per_s": 0.0}
 
     def _flood(self, model: str, rows: int) -> Any:
         sent = self._rows[:rows].round(6)
@@ -280,12 +282,12 @@ def main() -> None:
         subprocess.run(down, check=False, capture_output=True)
         shutil.rmtree(home, ignore_errors=True)
     results = []
-    print(f"{'':18} {'p50 ms':>8} {'p99 ms':>8} {'failed':>7} {'busy/s':>8} {'429/s':>8}")
+    print(f"{'':18} {'p50 ms':>8} {'p99 ms':>8} {'failed':>7} {'busy/s':>8} {'not 200/s':>10}")
     for name, *found in zip(names, *rounds, strict=True):
         medians = {figure: round(statistics.median(one[figure] for one in found), 2) for figure in found[0]}
         results.append({"scenario": name, **medians})
-        shown = [medians[figure] for figure in ("p50_ms", "p99_ms", "failed", "busy_per_s", "refused_per_s")]
-        print(f"{name:18} {shown[0]:8.1f} {shown[1]:8.1f} {shown[2]:7.0f} {shown[3]:8.0f} {shown[4]:8.0f}")
+        shown = [medians[figure] for figure in ("p50_ms", "p99_ms", "failed", "busy_per_s", "not_200_per_s")]
+        print(f"{name:18} {shown[0]:8.1f} {shown[1]:8.1f} {shown[2]:7.0f} {shown[3]:8.0f} {shown[4]:10.0f}")
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -14,41 +14,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import pandas as pd
+from live_platform import FOLLOWED_WITHIN_S, numbers, temporary_platform
 from peers import peer_python
 
 from ml_core.client import MLClient
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.embedded import EmbeddedServer
 from ml_core.domain.api_key import Scope
 from ml_core.ids import TenantId
-from ml_core.platform.local import LocalPlatform
-from ml_core.platform.ports import free_ports
 from ml_core.registry.keys import KeyRepository
-from ml_core.settings import PlatformSettings, Settings
 from ml_core.system import MLSystem
 
 TENANT, MODEL = TenantId("benchmark"), "numbers"
 CLIENTS = ("kserve==0.21.0", "tritonclient[grpc,http]==2.73.0")
-FOLLOWED_WITHIN_S = 5.0
-"""Time until replicas know a new key and have loaded a new version, which takes about 1 s."""
 
 
 def serve(db: DatabaseConnection, url: str) -> tuple[dict[str, Any], Any]:
     """Serve the model. Returns what clients need, and the answer that each must get."""
-    values = np.random.default_rng(0).normal(size=(1000, 20))
-    frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(20)])
-    labels = pd.Series(np.where(values[:, 0] + values[:, 1] > 0, "yes", "no"))
+    frame, labels = numbers()
     system = MLSystem(db, tenant_id=TENANT)
     trained = system.train_model(MODEL, "classification", (frame, labels), None, {"algorithm": "logistic_regression"})
     system.promote(MODEL, trained["version"])
@@ -91,19 +81,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/protocols.json"))
     options = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="mlcore-protocols-"))
-    home.chmod(0o711)  # the server's account must pass through
-    settings = Settings(platform=PlatformSettings(home=home, http_port=free_ports(1)[0]))
-    local = LocalPlatform(settings)
-    try:
-        state = local.up()
-        with DatabaseConnection(settings=settings) as db:
-            asked, expected = serve(db, state.url)
-            rates = measure({**asked, "seconds": options.seconds}, expected, options.rounds)
-    finally:
-        local.down()
-        EmbeddedServer(home).stop()
-        shutil.rmtree(home, ignore_errors=True)
+    with temporary_platform() as (db, state):
+        asked, expected = serve(db, state.url)
+        rates = measure({**asked, "seconds": options.seconds}, expected, options.rounds)
     print(f"{'client':26} requests/s; labels and probabilities of {len(asked['rows'])} rows are equal")
     for client, rate in rates.items():
         print(f"{client:26} {rate:10,.0f}")

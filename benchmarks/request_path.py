@@ -12,7 +12,7 @@ body      ``predict`` with one number for a model that answers a constant: body,
 columns   the same with 20 numbers
 model     the same for a logistic regression
 metrics   the same with the metrics of a replica
-log       the same with the prediction log, whose batches are rendered and then dropped: all that is on
+log       the same with the prediction log, spooled to memory, not to a file, and then dropped: all that is on
 ticket    a raw ticket (two texts, a date, three categories), all on
 ========  ==============================================================================================
 

@@ -21,7 +21,6 @@ import json
 import shutil
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -29,17 +28,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from predictions_serving import MODEL, TENANT, serve
+from live_platform import FOLLOWED_WITHIN_S, numbers, temporary_platform
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.embedded import EmbeddedServer
-from ml_core.platform.local import LocalPlatform
-from ml_core.platform.ports import free_ports
+from ml_core.domain.api_key import Scope
+from ml_core.ids import TenantId
 from ml_core.platform.processes import find_marked
 from ml_core.platform.state import PlatformState
-from ml_core.settings import PlatformSettings, Settings
+from ml_core.registry.keys import KeyRepository
+from ml_core.system import MLSystem
 
-THREADS = 2
+TENANT, MODEL, THREADS = TenantId("benchmark"), "numbers", 2
 WARM_UP_S = 60
 """Python and NumPy keep some memory that they needed once, and the prediction log fills its buffers."""
 OVERLOAD = 10
@@ -68,6 +67,17 @@ function done(summary, latency)
     summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3))
 end
 """
+
+
+def serve(db: DatabaseConnection) -> tuple[str, str]:
+    """Train and promote a model; returns a key, and the body of a request."""
+    frame, labels = numbers()
+    system = MLSystem(db, tenant_id=TENANT)
+    trained = system.train_model(MODEL, "classification", (frame, labels), None, {"algorithm": "logistic_regression"})
+    system.promote(MODEL, trained["version"])
+    key = str(KeyRepository(db, TENANT).create("benchmark", [Scope.PREDICT]))
+    time.sleep(FOLLOWED_WITHIN_S)
+    return key, json.dumps({"rows": [frame.iloc[0].round(4).to_dict()]})
 
 
 class Platform:
@@ -168,13 +178,13 @@ def overload(platform: Platform, connections: int, rate: float, seconds: int, p9
     result = platform.load(OVERLOAD * connections, seconds)
     is_over.set()
     watching.join()
-    ended, recovered_s = time.monotonic(), None
+    ended, recovered_s, left = time.monotonic(), None, platform.memory_mb()
     while recovered_s is None and time.monotonic() < ended + _BACK_WITHIN_S:
         begun = time.monotonic()
         after = platform.load(connections, 1, rate=rate)
         if after["failed"] == 0 and after["p99_ms"] <= BACK_FACTOR * p99_ms:
             recovered_s = round(begun - ended, 1)
-    grew = {pid: highest[pid] / before[pid] - 1 for pid in before if pid in highest}
+    grew = {pid: highest[pid] / before[pid] - 1 if pid in left else None for pid in before}  # as in ``soak``
     return result | {"memory_before_mb": before, "highest_grew": grew, "recovered_s": recovered_s}
 
 
@@ -188,17 +198,22 @@ def measure(platform: Platform, options: argparse.Namespace) -> dict[str, Any]:
     rate = maximum["answered_s"] / 2
     result = {"maximum": maximum, "soak": soak(platform, options.connections, rate, options.seconds)}
     soaked = result["soak"]
-    grown = ", ".join("replaced" if share is None else f"{share:+.2%}" for share in soaked["grew"].values())
-    print(f"soak: {soaked['requests']:,} requests, {soaked['failed']} failed; memory of the replicas {grown}")
+    print(
+        f"soak: {soaked['requests']:,} requests, {soaked['failed']} failed; "
+        f"memory of the replicas {_shares(soaked['grew'])}"
+    )
     if options.overload_seconds:
         found = overload(platform, options.connections, rate, options.overload_seconds, soaked["p99_ms"])
         result["overload"] = found
-        grown = ", ".join(f"{share:+.2%}" for share in found["highest_grew"].values())
         print(
             f"overload: {found['statuses']}, {found['answered_s']:,.0f} answered/s, {found['broken']} broken, "
-            f"highest memory {grown}; p99 is back after {found['recovered_s']} s"
+            f"highest memory {_shares(found['highest_grew'])}; p99 is back after {found['recovered_s']} s"
         )
     return result
+
+
+def _shares(grew: dict[str, float | None]) -> str:
+    return ", ".join("replaced" if share is None else f"{share:+.2%}" for share in grew.values())
 
 
 def main() -> None:
@@ -212,19 +227,9 @@ def main() -> None:
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed: https://github.com/wg/wrk")
-    home = Path(tempfile.mkdtemp(prefix="mlcore-soak-"))
-    home.chmod(0o711)  # the server's account must pass through
-    settings = Settings(platform=PlatformSettings(home=home, http_port=free_ports(1)[0]))
-    local = LocalPlatform(settings)
-    try:
-        state = local.up()
-        with DatabaseConnection(settings=settings) as db:
-            key, body = serve(db, state.url)
-        result = measure(Platform(state, home, key, body), options)
-    finally:
-        local.down()
-        EmbeddedServer(home).stop()
-        shutil.rmtree(home, ignore_errors=True)
+    with temporary_platform() as (db, state):
+        key, body = serve(db)
+        result = measure(Platform(state, db.settings.platform.home, key, body), options)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

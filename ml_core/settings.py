@@ -261,7 +261,7 @@ class PlatformSettings:
 
     @property
     def prediction_spool(self) -> Path:
-        """The folder of predictions that are not in the registry yet."""
+        """The folder of predictions that are not in the registry yet, with a folder for each registry."""
         return self.home / "prediction-spool"
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ml_core.database.connection import DatabaseConnection
     from ml_core.ids import ModelId, TenantId
+    from ml_core.inference.fair_threads import FairThreads
     from ml_core.inference.routing import Target
     from ml_core.inference.service import Prediction
 
@@ -52,8 +53,8 @@ CLOSE_WITHIN_S = 5.0
 LABEL_THREADS = 2
 MAX_STORING_LABELS, MAX_STORING_PER_TENANT = 256, 64
 """Labels in progress; more are refused with 429. Storing one takes about a millisecond."""
-_RENDERED_ON_LOOP = 50
-"""Rows of a request that are rendered on the event loop, in 0.2 ms; those of a larger one are rendered on a thread."""
+_ROWS_ON_LOOP, _VALUES_ON_LOOP, _BYTES_ON_LOOP = 50, 2_000, 64 * 1024
+"""Of a request that is rendered on the event loop, in half a millisecond; a larger one is rendered on a thread."""
 EXPLICIT = "explicit"
 """The ``rollout`` of an answer to a request that names a version."""
 
@@ -105,7 +106,7 @@ class PredictionLog:
         self._lost: Counter[LossReason] = Counter()
         self._error: str | None = None
         self._has_work, self._is_full, self._closing = threading.Event(), threading.Event(), threading.Event()
-        self._is_closing = self._gave_up = False
+        self._is_closing = self._gave_up = self._is_uncounted = False
         self._thread = threading.Thread(target=self._run, name="mlcore-prediction-log", daemon=True)
 
     def start(self) -> None:
@@ -185,8 +186,9 @@ class PredictionLog:
         self._note(loss)
 
     def _note(self, loss: Loss) -> None:
-        if not self._active.note(loss):
-            logger.error("A count of lost rows is in no spool, because there are too many: %s.", loss)
+        if not self._active.note(loss) and not self._is_uncounted:
+            self._is_uncounted = True  # said once: this is on the path of a request
+            logger.error("Losses of %s, and of others later, are only in health: too many models.", loss.model_id)
         self._has_work.set()
 
     def _turn(self, line_bytes: int) -> bool:
@@ -242,20 +244,19 @@ class PredictionLog:
                 self._spare = following
             else:
                 self._put_aside(following)
-        while self._full and not self._gave_up:
+        while self._full:
             segment = self._full[0]
             self._write(segment.read())
             with self._lock:
-                if not self._gave_up:
-                    self._full.popleft()
-                    self._reuse(segment)
-
-    def _reuse(self, segment: Segment) -> None:
-        if self._spare is None and segment.size == SEGMENT_BYTES and segment.survives:
-            segment.begin()
-            self._spare = segment
-        else:
-            segment.discard()
+                if self._gave_up:
+                    return
+                self._full.popleft()
+            # Without the lock, which the event loop would wait for: it takes milliseconds.
+            if self._spare is None and segment.size == SEGMENT_BYTES and segment.survives:
+                segment.begin()
+                self._spare = segment
+            else:
+                segment.discard()
 
     def _recover(self) -> None:
         """Write what killed replicas left."""
@@ -271,7 +272,8 @@ class PredictionLog:
                 abandoned.leave()
                 return
             abandoned.discard()
-            logger.warning("A replica was killed: %d rows of its predictions were in its spool.", rows)
+            if rows:
+                logger.warning("A replica ended with %d rows in its spool; they are written now.", rows)
 
     def _write(self, contents: Contents, *, is_repeated: bool = False) -> None:
         if contents.requests or contents.losses:
@@ -303,7 +305,7 @@ class PredictionLog:
         """Split a refused batch in halves to isolate the request that causes the refusal."""
         halves = _halves(batch.requests)
         if halves is not None:
-            self._deliver(_Batch(halves[0], batch.losses, batch.batch_id, batch.is_repeated))
+            self._deliver(_Batch(halves[0], batch.losses, f"{batch.batch_id}a", batch.is_repeated))
             self._deliver(_Batch(halves[1], (), f"{batch.batch_id}b", batch.is_repeated))
             return
         refused = [lost(request, LossReason.REFUSED) for request in batch.requests]
@@ -371,15 +373,18 @@ class PredictionRecorder:
         self._threads = ThreadPoolExecutor(LABEL_THREADS, "mlcore-labels")
         self._storing = TenantGate("labels being stored", total=MAX_STORING_LABELS, per_tenant=MAX_STORING_PER_TENANT)
         self._renderer = RequestRenderer()
-        self._rendering = ThreadPoolExecutor(1, "mlcore-rendering")
 
-    async def record(self, target: Target, prediction: Prediction, arrived: float) -> None:
+    async def record(
+        self, target: Target, prediction: Prediction, arrived: float, size: int, threads: FairThreads
+    ) -> None:
         """Record an answer, unless the policy of its tenant is ``nothing``. Call it before the answer is sent.
 
         Args:
             target: The target of the request.
             prediction: The answer.
             arrived: When the request arrived, on the event loop's clock, seconds.
+            size: Bytes of the request's body.
+            threads: Those of the predictions. What takes long is rendered there, as a part of the tenant's share.
         """
         policy = self._assignment.prediction_policy(target.tenant)
         if policy is PredictionPolicy.NOTHING:
@@ -401,11 +406,13 @@ class PredictionRecorder:
             answer.probabilities,
             policy,
         )
+        values = request.rows * len(request.columns)
+        is_small = request.rows <= _ROWS_ON_LOOP and values <= _VALUES_ON_LOOP and size <= _BYTES_ON_LOOP
         try:
-            if request.rows <= _RENDERED_ON_LOOP:
+            if is_small:
                 rendered = self._renderer.render(request)
             else:
-                rendered = await loop.run_in_executor(self._rendering, self._renderer.render, request)
+                rendered = await threads.submit(target.tenant, self._renderer.render, request)
         except (TypeError, ValueError):
             self.log.lose(lost(request, LossReason.REFUSED))
         else:
@@ -442,7 +449,6 @@ class PredictionRecorder:
     def close(self) -> None:
         """Write the spool, within a few seconds."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._rendering.shutdown(wait=False, cancel_futures=True)
         self.log.close()
 
 

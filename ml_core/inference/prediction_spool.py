@@ -53,6 +53,7 @@ _RESERVED = 2**18
 _KEPT_FREE = _RESERVED + _RECORD.size
 _LAST_DAY = (date.max - date_of(0)).days
 _SUFFIX = ".spool"
+_ZEROS = bytes(2**16)
 
 
 @dataclass(slots=True)
@@ -97,6 +98,7 @@ class Segment:
         self._path = path
         self.survives = path is not None
         self.size = len(content)
+        self.end = _START
         self.begin()
 
     @property
@@ -105,7 +107,9 @@ class Segment:
         return self.end == _START
 
     def begin(self) -> None:
-        """Begin anew: forget all records."""
+        """Begin anew: forget all records, and keep no copy of what the registry may delete meanwhile."""
+        for begin in range(_START, self.end, len(_ZEROS)):  # in pieces, between which other threads run
+            self._content[begin : begin + len(_ZEROS)] = _ZEROS[: self.size - begin]
         self.rows = 0
         self.end = _START
         self._losses: dict[tuple[str, str, date, LossReason], tuple[int, int]] = {}
@@ -209,7 +213,6 @@ class Spool:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._own: set[str] = set()
         self.fault: str | None = None
 
     def segment(self, size: int = SEGMENT_BYTES) -> Segment:
@@ -236,7 +239,6 @@ class Spool:
                     continue
                 # Reserved now: a page without a place on the disk would end the process when it is written.
                 os.posix_fallocate(descriptor, 0, size)
-                self._own.add(path.name)
                 return Segment(mmap.mmap(descriptor, size), path)  # holds the lock, by a descriptor of its own
             except OSError:
                 with suppress(OSError):
@@ -264,7 +266,7 @@ class Spool:
         except OSError:
             return
         for path in paths:
-            if path.suffix == _SUFFIX and path.name not in self._own:
+            if path.suffix == _SUFFIX:
                 with suppress(OSError):
                     if (segment := Abandoned.take(path)) is not None:
                         yield segment.read(), segment

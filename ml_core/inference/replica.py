@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import hashlib
 import itertools
 import logging
 import secrets
@@ -134,7 +135,9 @@ class Replica:
             first=self._recent,
             hooks=hooks,
         )
-        folder = settings.platform.prediction_spool
+        # Of this registry only: platforms may share the folder, and have tenants of the same name.
+        registry = hashlib.sha256((settings.database.tenant_key or self._db.safe_url).encode()).hexdigest()[:16]
+        folder = settings.platform.prediction_spool / registry
         log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks, folder)
         self.recorder = PredictionRecorder(assignment, log, self._db)
         self.service = PredictionService(

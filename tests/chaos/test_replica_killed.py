@@ -95,7 +95,7 @@ class Platform:
 
     def spooled(self) -> list[str]:
         """The files in the spool."""
-        return [path.name for path in self.db.settings.platform.prediction_spool.iterdir()]
+        return [path.name for path in self.db.settings.platform.prediction_spool.rglob("*.spool")]
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ class ProtocolRoutes:
         )
         response = render(request.model, prediction, body)
         if self._service.recorder is not None:
-            await self._service.recorder.record(target, prediction, request.arrived)
+            await self._service.recorder.record(target, prediction, request.arrived, body.size, self._service.threads)
         return response
 
     async def server(self, _: HttpRequest) -> HttpResponse:

@@ -68,7 +68,7 @@ class PlatformRoutes:
             data["unknown_values"] = body.unknown_values
         response = json_response(data)
         if self._service.recorder is not None:
-            await self._service.recorder.record(target, prediction, request.arrived)
+            await self._service.recorder.record(target, prediction, request.arrived, body.size, self._service.threads)
         return response
 
     async def explain(self, request: HttpRequest) -> HttpResponse:

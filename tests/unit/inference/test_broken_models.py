@@ -222,9 +222,7 @@ def numbers(fitted):
 
 def test_an_answer_is_kept_while_the_estimator_makes_the_next(fitted_measures):
     """Also if it writes each one into the same array."""
-    version = SimpleNamespace(
-        signature=dataclasses.replace(fitted_measures.signature, output=Output(OutputKind.NUMBER))
-    )
+    version = numbers(fitted_measures)
     buffer = np.zeros(1)
     model = LoadedModel(version, Says(buffer, None, None))
     first = model.predict(version.signature.columns_from_rows(ROWS[:1]))
@@ -264,9 +262,7 @@ def test_a_model_that_ends_its_process_when_it_is_loaded_is_refused(cell, port, 
 
 def test_ctrl_c_of_the_user_is_not_taken_for_an_error_of_the_model(fitted_measures):
     """In the main thread of a program of their own."""
-    version = SimpleNamespace(
-        signature=dataclasses.replace(fitted_measures.signature, output=Output(OutputKind.NUMBER))
-    )
+    version = numbers(fitted_measures)
     model = LoadedModel(version, Says(None, None, None))
 
     def stop(_):

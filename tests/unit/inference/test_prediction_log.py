@@ -16,6 +16,8 @@ from ml_core.exceptions import InvalidRequestError, RegistryUnavailableError
 from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
 from ml_core.inference.prediction_spool import SEGMENT_BYTES
 from ml_core.inference.routing import Target
@@ -23,7 +25,7 @@ from ml_core.inference.service import Prediction
 from ml_core.registry.predictions.ingest import Written
 from ml_core.registry.predictions.rendering import COLUMNS, RenderedRequest
 from ml_core.settings import PredictionLogSettings
-from support.predictions import SIGNATURE, spooled
+from support.predictions import SIGNATURE, spooled, today
 from support.waiting import wait_until
 
 REQUEST_ID = COLUMNS.index("request_id")
@@ -135,6 +137,17 @@ def test_what_does_not_fit_is_counted_and_told(registry, open_log):
     assert counts_add_up(log)
 
 
+def test_losses_of_too_many_models_are_counted_and_said_once(open_log, caplog):
+    """Whoever asks 10,000 models while the registry is away writes no line for each request."""
+    log = open_log(queue_mb=1)
+    log.append(large(SEGMENT_BYTES - 2**19))
+    for number in range(10_000):
+        log.lose(Loss("acme", f"{'m' * 40}{number}", today(), LossReason.QUEUE_FULL, 1))
+    assert log.describe()["lost"] == {"queue_full": 10_000}
+    assert counts_add_up(log)
+    assert len(caplog.records) == 1
+
+
 def test_one_request_larger_than_the_queue_is_taken(registry, open_log):
     """It would never be noted otherwise."""
     log = open_log(queue_mb=1)
@@ -174,15 +187,17 @@ def test_while_the_registry_is_away_nothing_is_lost_that_fits(registry, open_log
     assert (log.describe()["error"], log.describe()["lost"]) == (None, {})
 
 
-def test_a_request_that_the_registry_refuses_goes_alone(registry, open_log):
-    """The rest of its batch is written, and it is counted."""
-    registry.poison = "5"
+@pytest.mark.parametrize("poison", range(9))
+def test_a_request_that_the_registry_refuses_goes_alone(registry, open_log, poison):
+    """The rest of its batch is written, and it is counted. No two parts have one id: a count would be taken for that of
+    the other."""
+    registry.poison = str(poison)
     log = open_log(flush_s=0.2)
     log.start()
     for number in range(9):
         log.append(spooled("acme", [{}, {}], request_id=str(number)))
     wait_until(lambda: log.describe()["queued"] == 0)
-    assert registry.written == ["0", "1", "2", "3", "4", "6", "7", "8"]
+    assert registry.written == [str(number) for number in range(9) if number != poison]
     log.append(spooled("acme"))
     wait_until(lambda: log.describe()["queued"] == 0)
     assert log.describe()["lost"] == {"refused": 2}
@@ -207,27 +222,68 @@ def test_small_requests_of_a_model_and_a_day_are_written_together(registry, open
     ]
 
 
-def test_a_value_without_json_costs_its_own_request_only(registry, open_log):
-    """It is counted, and the rest is written."""
-    log = open_log()
-    assignment = Assignment()
-    recorder = PredictionRecorder(assignment, log, None)
+@pytest.fixture
+def record(open_log):
+    """Records answers with given values of a tenant; what it was made of are its attributes."""
+    log, threads = open_log(), FairThreads(Shares(lambda _: 1.0), "test", threads=1)
+    recorder = PredictionRecorder(Assignment(), log, None)
     version = SimpleNamespace(ref=VersionRef(TenantId("acme"), ModelId("tickets"), VersionId("1")), signature=SIGNATURE)
 
-    async def record(values):
-        target = Target("acme", "tickets", request_id="good")
-        answer = Answer(np.array(values, dtype=object), None)
-        columns = SIGNATURE.columns_from_rows([{"text": None}] * len(values))
-        await recorder.record(target, Prediction(version, answer, columns), 0.0)
+    async def record(values, tenant="acme", text=None, extra=0):
+        target = Target(tenant, "tickets", request_id="good")
+        columns = SIGNATURE.columns_from_rows([{"text": text}] * len(values))
+        columns |= {f"x{number}": columns["amount"] for number in range(extra)}
+        prediction = Prediction(version, Answer(np.array(values, dtype=object), None), columns)
+        await recorder.record(target, prediction, 0.0, len(text or ""), threads)
 
+    record.log, record.recorder = log, recorder
+    yield record
+    threads.close()
+    recorder.close()
+
+
+def test_a_value_without_json_costs_its_own_request_only(registry, record):
+    """It is counted, and the rest is written."""
     for values in ([object()], [object()] * 100, ["a"], ["a"] * 100):
         asyncio.run(record(values))
+    log = record.log
     log.start()
     wait_until(lambda: log.describe()["queued"] == 0)
     assert (registry.written, log.describe()["lost"]) == (["good", "good"], {"refused": 101})
     wait_until(lambda: registry.losses == {LossReason.REFUSED: 101})
     assert counts_add_up(log)
-    recorder.close()
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "is_on_loop"),
+    [(50, {}, True), (51, {}, False), (1, {"text": "x" * 100_000}, False), (1, {"extra": 3000}, False)],
+)
+def test_only_what_is_short_is_rendered_on_the_event_loop(record, monkeypatch, rows, given, is_on_loop):
+    """Many rows, long texts and many columns are not: everybody's answers would wait."""
+    names, render = [], record.recorder._renderer.render
+
+    def noting(request):
+        names.append(threading.current_thread().name)
+        return render(request)
+
+    monkeypatch.setattr(record.recorder._renderer, "render", noting)
+    asyncio.run(record(["a"] * rows, **given))
+    assert [name == threading.current_thread().name for name in names] == [is_on_loop]
+
+
+def test_many_rows_are_rendered_when_it_is_their_tenant_s_turn(record, monkeypatch):
+    """An answer waits for that, so it must not wait for all that another tenant asked before."""
+    order, render = [], record.recorder._renderer.render
+    monkeypatch.setattr(
+        record.recorder._renderer, "render", lambda request: (order.append(request.tenant_id), render(request))[1]
+    )
+
+    async def flood():
+        await asyncio.gather(*(record(["a"] * 1000) for _ in range(10)), record(["a"] * 100, "globex"))
+
+    asyncio.run(flood())
+    assert len(order) == 11
+    assert order.index("globex") <= 2
 
 
 def test_a_stream_of_answers_is_written_in_few_batches(registry, open_log):

@@ -114,6 +114,15 @@ def test_bytes_that_are_no_segment_are_nothing(tmp_path_factory, noise, has_head
     assert list(folder.iterdir()) == []
 
 
+@given(records)
+def test_what_was_written_is_not_kept_in_the_file(what):
+    """A tenant may be deleted, or forbid its inputs, before a file that is used again is written over."""
+    segment, content = in_memory()
+    fill(segment, what)
+    segment.begin()
+    assert not any(content[32:])
+
+
 def test_what_was_there_before_is_not_read_again():
     """A segment that begins anew, with fewer records, does not end in those of its last use."""
     segment, _ = in_memory()

@@ -11,6 +11,7 @@ from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.inference.edge.app import build_app
 from ml_core.inference.replica import Replica
 from ml_core.settings import DatabaseSettings, PlatformSettings, ServingSettings, Settings
+from support.predictions import spooled
 
 NOWHERE = "postgresql://mlcore_app@127.0.0.1:1/mlcore"
 
@@ -51,6 +52,26 @@ def test_it_can_be_told_to_fail_without_the_registry(tmp_path):
     assert "127.0.0.1" in str(caught.value)
     assert "refused" in str(caught.value)
     assert not replica.follower.is_alive
+
+
+@pytest.mark.parametrize(
+    ("other", "finds"),
+    [
+        (DatabaseSettings(url=NOWHERE.replace("@", ":new@")), True),
+        (DatabaseSettings(url=NOWHERE.replace("@", ":old@") + "2"), False),
+        (DatabaseSettings(url=NOWHERE.replace("@", ":old@"), tenant_key="0" * 64), False),
+    ],
+)
+def test_it_takes_no_answers_of_another_registry(tmp_path, other, finds):
+    """Although both platforms have one folder, and tenants of the same name."""
+    home = PlatformSettings(home=tmp_path)
+    replica = Replica(Settings(DatabaseSettings(url=NOWHERE.replace("@", ":old@")), platform=home))
+    replica.recorder.log.append(spooled("acme"))
+    replica.stop()
+    following = Replica(Settings(other, platform=home))
+    found = [(contents.rows, file.leave()) for contents, file in following.recorder.log._spool.abandoned()]
+    following.stop()
+    assert found == ([(1, None)] if finds else [])
 
 
 def ask(replica, path):

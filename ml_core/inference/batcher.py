@@ -207,6 +207,7 @@ class Batcher:
         if not batch:
             self._is_busy = False
         elif size <= self._max_size_on_loop and (cost_s := self._cost.estimate(rows)) < ON_LOOP_BELOW_S:
+            self._threads.shares.begin_at_once(self._ref.tenant_id)
             self._threads.shares.charge(self._ref.tenant_id, cost_s)
             _deliver(batch, self._answer(batch, rows, size))
             self._continue(loop)

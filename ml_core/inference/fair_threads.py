@@ -87,7 +87,7 @@ class FairThreads:
         loop = asyncio.get_running_loop()
         call = _Call(tenant, function, arguments, loop, loop.create_future())
         if not self._waiting and self._has_room(loop) and self._may_begin(tenant):
-            self.shares.begin(self.shares.enter(tenant))
+            self.shares.begin_at_once(tenant)
             self._start(call)
         else:
             self._waiting.push(tenant, call)

@@ -52,9 +52,10 @@ export function predict(path, body, signal) {
  * @param {File} file
  * @param {string} type Its media type.
  * @param {(share: number) => void} sent Gets 0 to 1.
+ * @param {AbortSignal} signal Aborted when it shall not be sent any more.
  * @returns {Promise<any>}
  */
-export function upload(path, file, type, sent) {
+export function upload(path, file, type, sent, signal) {
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest(); // fetch does not say how much is sent
     sending.open("POST", new URL(path, CONTROL));
@@ -68,6 +69,8 @@ export function upload(path, file, type, sent) {
     };
     sending.onerror = () =>
       reject(new ApiError(0, { code: "unreachable", message: "The upload was cut off. Try again." }));
+    sending.onabort = () => reject(signal.reason);
+    signal.addEventListener("abort", () => sending.abort());
     sending.send(file);
   });
 }

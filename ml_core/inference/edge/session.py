@@ -94,7 +94,7 @@ def require_header(scope: Scope) -> None:
 def is_secure(scope: Scope) -> bool:
     """Whether a request came by https, maybe to what ends TLS in front of the platform, which says so."""
     forwarded = dict(scope["headers"]).get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
-    return scope["scheme"] == "https" or forwarded == b"https"
+    return "https" in (scope["scheme"], forwarded.decode("latin-1"))
 
 
 def cookie_of(scope: Scope) -> str:

@@ -64,7 +64,7 @@ def add_console(app: FastAPI) -> None:
     async def file(path: str, request: Request) -> Response:
         found = _files().get(path or "index.html")
         if found is None:
-            raise HTTPException(404)
+            raise HTTPException(404, headers=_HEADERS)
         headers = {**_HEADERS, "etag": found.etag}
         if found.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

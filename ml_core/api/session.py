@@ -14,7 +14,7 @@ from ml_core.api.bodies import read_json
 from ml_core.api.schemas.base import Input, Schema
 from ml_core.domain.api_key import Grant
 from ml_core.domain.principal import Principal
-from ml_core.inference.edge.session import COOKIE, require_header
+from ml_core.inference.edge.session import cookie_of, is_secure, require_header
 from ml_core.registry.sessions import SESSION_S
 
 router = APIRouter(prefix="/v1/session", include_in_schema=False)
@@ -42,7 +42,7 @@ async def sign_in(request: Request, response: Response) -> Session:
     key = _parsed(await request.json() if await read_json(request) else {}).key.strip()
     principal = await run_in_threadpool(services.authentication.holder, f"Bearer {key}")
     sealed = await run_in_threadpool(services.sessions.seal, key)
-    response.set_cookie(COOKIE, sealed, max_age=SESSION_S, **_attributes(request))
+    response.set_cookie(cookie_of(request.scope), sealed, max_age=SESSION_S, **_attributes(request))
     return _shown(principal)
 
 
@@ -60,7 +60,7 @@ async def get_session(request: Request) -> Session:
 async def sign_out(request: Request, response: Response) -> None:
     """End the session in this browser. To end all of a key, revoke the key."""
     require_header(request.scope)
-    response.delete_cookie(COOKIE, **_attributes(request))
+    response.delete_cookie(cookie_of(request.scope), **_attributes(request))
 
 
 def _parsed(body: Any) -> SignIn:
@@ -73,10 +73,7 @@ def _parsed(body: Any) -> SignIn:
 
 def _attributes(request: Request) -> dict[str, Any]:
     """Of the cookie. Its path is that of both planes, since predictions are tried in the console."""
-    # Whatever ends TLS in front of the platform says so.
-    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-    is_secure = "https" in (request.url.scheme, forwarded)
-    return {"path": "/", "httponly": True, "samesite": "strict", "secure": is_secure}
+    return {"path": "/", "httponly": True, "samesite": "strict", "secure": is_secure(request.scope)}
 
 
 def _shown(principal: Principal) -> Session:

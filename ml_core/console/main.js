@@ -1,10 +1,11 @@
 // The frame around the pages: signs in, finds the page of the address, shows it, and keeps it up to date.
 
-import { ApiError } from "./core/api.js";
+import { ApiError, unreachable } from "./core/api.js";
 import { html, render } from "./core/html.js";
 import { follow } from "./core/live.js";
 import { link, placeOf } from "./core/router.js";
 import { present, signOut } from "./core/session.js";
+import { signInPage } from "./pages/sign_in.js";
 import { failed, loading, missing } from "./parts/states.js";
 import "./parts/when_time.js";
 
@@ -17,7 +18,7 @@ import "./parts/when_time.js";
  * @property {Record<string, string>} params The names in the address.
  * @property {Record<string, string>} query How it is filtered.
  * @property {AbortSignal} signal Aborted when the page is left.
- * @property {() => Promise<void>} refresh Loads and shows the page again.
+ * @property {() => Promise<void>} refresh Shows what was done, or later: what was done did not fail with that.
  * @property {(message: string) => void} say Tells the reader that something was done.
  */
 /**
@@ -67,31 +68,51 @@ let current = null;
 async function show() {
   shown.abort();
   shown = new AbortController();
+  const { signal } = shown;
   current = null;
   say("");
   try {
     session ??= await present();
   } catch (error) {
+    if (signal.aborted) return;
     if (error instanceof ApiError && error.status === 401) return showSignIn();
     render(main, failed(error));
-    return void setTimeout(show, 3000);
+    return void setTimeout(() => signal.aborted || show(), 3000);
   }
+  if (signal.aborted) return;
   // Whoever is signed in for one tenant begins there.
   if (!session.isOperator && /^#?\/?$/.test(location.hash)) {
     return location.replace(link(["t", /** @type {string} */ (session.tenant)]));
   }
   const place = placeOf(location.hash, Object.keys(PAGES));
   showBar(session.tenant ?? place?.params.tenant ?? null);
-  if (place) await open(place, shown.signal);
+  if (place) await open(place, signal);
   else render(main, missing("There is no such page.", link([])));
 }
 
 /** @param {import("./core/router.js").Place} place @param {AbortSignal} signal */
 async function open(place, signal) {
-  const { default: page } = await PAGES[place.pattern]();
-  if (signal.aborted) return;
+  try {
+    const { default: page } = await PAGES[place.pattern]().catch((error) => {
+      throw error instanceof TypeError ? unreachable() : error;
+    });
+    if (!signal.aborted) await keep(page, place, signal);
+  } catch (error) {
+    if (signal.aborted) return;
+    render(main, failed(error));
+    // What may pass is tried again; what the API refused is not.
+    if (error instanceof ApiError && error.mayPass) setTimeout(() => signal.aborted || show(), 3000);
+  }
+}
+
+/**
+ * Show a page, and keep it up to date until it is left.
+ *
+ * @param {Page} page @param {import("./core/router.js").Place} place @param {AbortSignal} signal
+ */
+async function keep(page, place, signal) {
   const { params, query } = place;
-  const refresh = async () => {
+  const update = async () => {
     const { query: latest = query } = placeOf(location.hash, [place.pattern]) ?? {};
     context.query = latest;
     const data = await page.load(context);
@@ -101,27 +122,27 @@ async function open(place, signal) {
     page.connect?.(main, data, context);
   };
   /** @type {Context} */
-  const context = { session: /** @type {Session} */ (session), params, query, signal, refresh, say };
+  const context = {
+    session: /** @type {Session} */ (session),
+    params,
+    query,
+    signal,
+    refresh: () => update().catch(() => undefined),
+    say,
+  };
   document.title = `${page.title(params)} – ML Core`;
   render(main, loading(page.title(params)));
-  try {
-    await refresh();
-    (main.querySelector("h1") ?? main).focus({ preventScroll: true });
-    scrollTo(0, 0);
-    await follow({ tenant: params.tenant, everyS: page.everyS, signal, refresh, noticed: say });
-  } catch (error) {
-    if (signal.aborted) return;
-    render(main, failed(error));
-    // What may pass is tried again; what the API refused is not.
-    if (!(error instanceof ApiError) || (error.status >= 400 && error.status < 500)) return;
-    setTimeout(() => signal.aborted || show(), 3000);
-  }
+  await update();
+  if (signal.aborted) return;
+  (main.querySelector("h1") ?? main).focus({ preventScroll: true });
+  scrollTo(0, 0);
+  await follow({ tenant: params.tenant, everyS: page.everyS, signal, refresh: update, noticed: say });
 }
 
-async function showSignIn() {
-  session = null;
+function showSignIn() {
+  shown.abort(); // else the page would say in place of the form that it was refused
+  [session, current] = [null, null];
   render(bar, html``);
-  const { signInPage } = await import("./pages/sign_in.js");
   document.title = "Sign in – ML Core";
   signInPage(main, (found) => {
     session = found;

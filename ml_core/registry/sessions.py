@@ -10,7 +10,6 @@ that they do not have. The secret is derived from the key that binds transaction
 from __future__ import annotations
 
 import base64
-import functools
 import hmac
 from collections.abc import Callable
 
@@ -28,7 +27,7 @@ class Sessions:
     """Seals keys into cookies, and opens them.
 
     Args:
-        tenant_key: Reads the key that binds transactions to tenants, in hexadecimal digits; called at the first use.
+        tenant_key: Reads the key that binds transactions to tenants, in hexadecimal digits; called at each use.
     """
 
     def __init__(self, tenant_key: Callable[[], str]) -> None:
@@ -54,7 +53,7 @@ class Sessions:
         except InvalidToken:
             raise AuthenticationError("The session has ended.", remedy="Sign in again.") from None
 
-    @functools.cached_property
+    @property
     def _fernet(self) -> Fernet:
         secret = hmac.digest(bytes.fromhex(self._tenant_key()), _PURPOSE, "sha256")
         return Fernet(base64.urlsafe_b64encode(secret))

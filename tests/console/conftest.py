@@ -76,6 +76,14 @@ class Viewer:
         self.page.get_by_role("button", name="Sign out").wait_for()
         return self.page
 
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so in this process, while the page goes on."""
+        for _ in range(400):
+            if condition():
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError("It did not happen within 20 s.")
+
     def dialog(self, button: str) -> Any:
         """The dialog that a button opens."""
         self.page.get_by_role("button", name=button, exact=True).click()

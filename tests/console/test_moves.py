@@ -53,6 +53,7 @@ def test_from_signing_in_to_a_prediction(viewer, shop):
     assert shop.served() == "1"
 
     dialog = anna.dialog("Roll back…")
+    dialog.locator("dd", has_text="version 2").wait_for()
     assert re.search(r"Then\s+version 2", dialog.inner_text())
     dialog.get_by_role("button", name="Roll back").click()
     page.get_by_text("is at generation 6").wait_for()
@@ -115,6 +116,26 @@ def test_of_two_who_promote_at_once_one_wins(viewer, shop):
     slow.page.get_by_text("is at generation 3").wait_for()
     assert shop.served() == "4"
     fast.page.get_by_text("production serves version 4").wait_for()
+
+
+def test_a_rollback_says_where_it_leads(viewer, shop):
+    """However long ago that was served, and again when somebody moved the environment meanwhile."""
+    shop.environments.promote(PEOPLE, "2")
+    for _ in range(60):
+        shop.environments.promote(PEOPLE, "2", reason="again")
+    anna = viewer()
+    anna.open(shop.model)
+    anna.sign_in(shop.key("read", "promote"))
+    dialog = anna.dialog("Roll back…")
+    then = dialog.locator("dl.plan div", has_text="Then").locator("dd")
+    then.get_by_text("version 1").wait_for()
+    shop.environments.promote(PEOPLE, "1", reason="by somebody else")
+    dialog.get_by_role("button", name="Roll back").click()
+    dialog.get_by_text("moved production meanwhile").wait_for()
+    then.get_by_text("version 2").wait_for()
+    dialog.get_by_role("button", name="Roll back").click()
+    anna.page.get_by_text("production serves version 2").wait_for()
+    assert shop.served() == "2"
 
 
 def test_a_second_pair_of_eyes(viewer, shop):

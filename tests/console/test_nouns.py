@@ -93,6 +93,41 @@ def test_a_file_becomes_a_dataset(viewer, shop, tmp_path):
     page.get_by_role("link", name="rows").wait_for()
 
 
+def test_an_upload_that_is_cancelled_ends(viewer, shop, client, tmp_path):
+    """It makes no dataset, and leads nowhere."""
+    file = tmp_path / "rows.csv"
+    measures(200).to_csv(file, index=False)
+    anna = viewer()
+    anna.open(f"{shop.path}/datasets")
+    page = anna.sign_in(shop.key("read", "train"))
+    cut = []
+    page.route("**/versions", lambda _: None)  # it is on its way
+    page.on("requestfailed", lambda request: cut.append(request.url))
+    dialog = anna.dialog("Upload a file…")
+    dialog.get_by_label("Name").fill("rows")
+    dialog.get_by_label("CSV or Parquet file").set_input_files(file)
+    with page.expect_request("**/versions"):
+        dialog.get_by_role("button", name="Upload").click()
+    dialog.get_by_role("button", name="Cancel").click()
+    dialog.wait_for(state="detached")
+    anna.wait_until(lambda: [url for url in cut if url.endswith("/datasets/rows/versions")])
+    assert list(client.datasets.list()) == []
+    assert page.url.endswith("/datasets")
+
+
+def test_a_key_is_shown_also_if_the_platform_goes_away(viewer, shop):
+    """Right after it was made: the secret is in no other answer."""
+    anna = viewer()
+    anna.open(f"{shop.path}/keys")
+    page = anna.sign_in(shop.key("admin"))
+    dialog = anna.dialog("Create a key…")
+    dialog.get_by_label("Name").fill("web")
+    dialog.get_by_label("read", exact=True).check()
+    page.route("**/api/v1/**", lambda route: route.abort() if route.request.method == "GET" else route.fallback())
+    dialog.get_by_role("button", name="Create").click()
+    page.get_by_text("It is shown only now.").wait_for()
+
+
 def test_a_key_is_shown_once_and_revoked(viewer, shop):
     """It works until then; the dialog names what is revoked."""
     anna = viewer()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,63 @@ def test_a_platform_that_is_away_comes_back(viewer, shop):
     page.get_by_text("No replica is available. Try again.").wait_for()
     page.unroute("**/api/v1/**")
     page.get_by_role("heading", name=shop.tenant).wait_for()
+
+
+def test_a_page_that_was_never_opened_waits_for_the_platform(viewer, shop):
+    """Its file can't be read; the address is shown as soon as it can."""
+    anna = viewer()
+    anna.open(shop.path)
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_role("heading", name=shop.tenant).wait_for()
+    anna.context.set_offline(True)
+    page.get_by_role("link", name="Models").click()
+    page.get_by_role("heading", name="The platform is away").wait_for()
+    anna.context.set_offline(False)
+    page.get_by_role("link", name=PEOPLE).wait_for()
+
+
+@pytest.mark.parametrize("status", [408, 429])
+def test_a_busy_platform_is_asked_again(viewer, shop, status):
+    """Whoever looks during an overload need not load the page again."""
+    anna = viewer()
+    anna.open(shop.model)
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_text("production serves version 1").wait_for()
+    answer = {"status": status, "json": {"error": {"code": "busy", "message": "Too many requests. Wait."}}}
+    page.route("**/api/v1/**", lambda route: route.fulfill(**answer))
+    page.get_by_text("what is shown is older").wait_for()
+    assert "production serves version 1" in page.inner_text("main")
+    page.unroute("**/api/v1/**")
+    page.get_by_text("what is shown is older").wait_for(state="detached")
+
+
+def test_an_address_that_was_left_is_not_shown(viewer, shop):
+    """Also if it was left before it was known who is signed in: one page is shown, and asks for one."""
+    anna = viewer()
+    page = anna.open(shop.path)
+    anna.sign_in(shop.key("read"))
+    held = []
+    page.route("**/v1/session", lambda route: held.append(route))
+    page.reload(wait_until="commit")
+    for count, noun in enumerate(("jobs", "audit", "models"), 1):
+        anna.wait_until(lambda count=count: len(held) == count)
+        page.evaluate("address => { location.hash = address }", f"#/{shop.path}/{noun}")
+    anna.wait_until(lambda: len(held) == 4)
+    asked = []
+    page.on("request", lambda request: asked.append(time.monotonic()) if "/audit?" in request.url else None)
+    for route in held:
+        route.continue_()
+    page.get_by_role("link", name=PEOPLE).wait_for()
+    anna.wait_until(lambda: len(asked) > 2)
+    assert min(after - before for before, after in itertools.pairwise(asked)) > 1
+
+
+def test_an_address_names_no_other_folder(viewer, shop):
+    """A browser would resolve two dots in the path of a request."""
+    anna = viewer()
+    anna.open(f"{shop.path}/models/%2e%2e")
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_text("There is no such page.").wait_for()
 
 
 def test_lists_are_searched_and_paged_by_the_api(db, viewer):

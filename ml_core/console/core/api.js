@@ -17,7 +17,16 @@ export class ApiError extends Error {
     this.action = error.action;
     this.requestId = error.request_id;
   }
+
+  /** Whether the same may go well later: there was no answer, no room or no time. */
+  get mayPass() {
+    return [0, 408, 429].includes(this.status) || this.status >= 500;
+  }
 }
+/** What is said where there is no answer. */
+export const unreachable = () =>
+  new ApiError(0, { code: "unreachable", message: "The platform does not answer. The page tries again." });
+
 /** @typedef {{operation: string, arguments: Record<string, unknown>}} Action An operation that mends an error. */
 /** @typedef {{query?: Record<string, unknown>, body?: unknown, signal?: AbortSignal}} Options */
 
@@ -52,9 +61,10 @@ export function predict(path, body, signal) {
  * @param {File} file
  * @param {string} type Its media type.
  * @param {(share: number) => void} sent Gets 0 to 1.
+ * @param {AbortSignal} signal Aborted when it shall not be sent any more.
  * @returns {Promise<any>}
  */
-export function upload(path, file, type, sent) {
+export function upload(path, file, type, sent, signal) {
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest(); // fetch does not say how much is sent
     sending.open("POST", new URL(path, CONTROL));
@@ -68,6 +78,8 @@ export function upload(path, file, type, sent) {
     };
     sending.onerror = () =>
       reject(new ApiError(0, { code: "unreachable", message: "The upload was cut off. Try again." }));
+    sending.onabort = () => reject(signal.reason);
+    signal.addEventListener("abort", () => sending.abort());
     sending.send(file);
   });
 }
@@ -101,7 +113,7 @@ async function request(method, url, { query = {}, body, signal }) {
     text = await response.text();
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError(0, { code: "unreachable", message: "The platform does not answer. The page tries again." });
+    throw unreachable();
   }
   const answer = parsed(text);
   if (response.ok) return answer;

@@ -26,7 +26,7 @@ export async function follow({ tenant, everyS, signal, refresh, noticed }) {
       pauseS = everyS ?? CHANGES_EVERY_S;
     } catch (error) {
       if (signal.aborted) return;
-      if (!(error instanceof ApiError) || (error.status >= 400 && error.status < 500)) throw error;
+      if (!(error instanceof ApiError && error.mayPass)) throw error;
       wasAway = true;
       pauseS = Math.min(pauseS * 1.5, AWAY_MOST_S);
       noticed("The platform does not answer; what is shown is older. The page tries again.");

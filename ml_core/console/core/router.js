@@ -26,6 +26,7 @@ export function link(names, query = {}) {
 export function placeOf(hash, patterns) {
   const [path, search = ""] = hash.replace(/^#?\/?/, "").split(/\?(.*)/s);
   const segments = path.split("/").filter(Boolean);
+  if (segments.some((segment) => /^\.\.?$/.test(decoded(segment)))) return null; // a URL would resolve it
   const query = Object.fromEntries(new URLSearchParams(search));
   for (const pattern of patterns) {
     const wanted = pattern.split("/").filter(Boolean);

@@ -61,13 +61,15 @@ export default {
             /></label>
             ${sent > 0 && html`<p><progress max="1" value="${sent}" aria-label="Sent"></progress> ${percent(sent)} sent</p>`}`,
         }),
-        async submit(fields, redraw) {
+        async submit(fields, redraw, closed) {
           const { name, file } = /** @type {{name: string, file: any}} */ (fields);
           const type = file.name.endsWith(".parquet") ? "application/vnd.apache.parquet" : "text/csv";
-          const made = await upload(`${at("tenants", tenant, "datasets", name)}/versions`, file, type, (share) => {
+          const show = (share) => {
             sent = share;
             redraw();
-          });
+          };
+          const path = `${at("tenants", tenant, "datasets", name)}/versions`;
+          const made = await upload(path, file, type, show, closed);
           say(`${made.reference} has ${number(made.row_count)} rows.`);
           location.hash = link(["t", tenant, "datasets", name]);
         },

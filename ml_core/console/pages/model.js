@@ -6,7 +6,7 @@ import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { comparison, comparisonView } from "../parts/comparison.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
-import { gatesView, MOVES, openMove, restored, servedBy, servedText, versionField } from "../parts/moves.js";
+import { gatesView, MOVES, openMove, servedBy, servedText, versionField } from "../parts/moves.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
 
 const SHOWN_VERSIONS = 100;
@@ -63,7 +63,7 @@ export default {
   },
 
   actions: {
-    async move(element, { open, versions, moves }, { params: { tenant, model }, session, refresh, say }) {
+    async move(element, { open, versions }, { params: { tenant, model }, session, refresh, say }) {
       const name = element.dataset.move ?? "";
       openMove({
         name,
@@ -72,7 +72,6 @@ export default {
         environment: open.environment,
         pointer: open.pointer,
         versions: promotable(versions.items).map((version) => version.version),
-        before: restored(moves.items, open.pointer?.version ?? null),
         mayOverride: session.may("admin"),
         async done(pointer) {
           await refresh();

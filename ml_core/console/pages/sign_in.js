@@ -40,13 +40,14 @@ export function signInPage(main, signedIn) {
     );
   view();
   const form = /** @type {HTMLFormElement} */ (main.querySelector("form"));
-  form.addEventListener("submit", async (event) => {
+  // In place of the one before, if the form was shown already.
+  form.onsubmit = async (event) => {
     event.preventDefault();
     try {
       signedIn(await signIn(String(new FormData(form).get("key"))));
     } catch (error) {
       view(error);
     }
-  });
+  };
   form.querySelector("input")?.focus();
 }

@@ -18,14 +18,15 @@ import { problem } from "./states.js";
  *
  * @param {object} options
  * @param {() => Content} options.content What it shows now.
- * @param {(fields: Record<string, string>, redraw: () => void) => Promise<void>} options.submit Gets its fields by name.
- *   An error is shown, and the dialog stays open.
+ * @param {(fields: Record<string, string>, redraw: () => void, closed: AbortSignal) => Promise<void>} options.submit
+ *   Gets its fields by name. An error is shown, and the dialog stays open.
  * @param {(field: HTMLInputElement, redraw: () => void) => void} [options.changed] Called when a field was changed.
  * @param {(redraw: () => void) => void} [options.opened]
  */
 export function openDialog({ content, submit, changed, opened }) {
   const dialog = document.createElement("dialog");
   dialog.setAttribute("aria-labelledby", "dialog-title");
+  const closed = new AbortController();
   let isBusy = false;
   /** @type {unknown} */
   let error;
@@ -58,7 +59,10 @@ export function openDialog({ content, submit, changed, opened }) {
   dialog.addEventListener("click", (event) => {
     if (/** @type {Element} */ (event.target).closest("[data-close]")) dialog.close();
   });
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    closed.abort();
+    dialog.remove();
+  });
   dialog.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (isBusy || content().refused) return;
@@ -67,13 +71,13 @@ export function openDialog({ content, submit, changed, opened }) {
     [isBusy, error] = [true, undefined];
     redraw();
     try {
-      await submit(fields, redraw);
+      await submit(fields, redraw, closed.signal);
       dialog.close();
     } catch (refusal) {
       error = refusal;
     } finally {
       isBusy = false;
-      redraw();
+      if (dialog.open) redraw();
     }
   });
   redraw();

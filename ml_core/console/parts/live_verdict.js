@@ -12,17 +12,26 @@ const MEANINGS = /** @type {Record<string, string>} */ ({
 });
 
 class LiveVerdict extends HTMLElement {
+  #left = new AbortController();
+
   async connectedCallback() {
+    this.#left = new AbortController();
+    const { signal } = this.#left;
     const [tenant, model, report] = ["tenant", "model", "report"].map((name) => this.getAttribute(name) ?? "");
     try {
-      const { verdict } = await ask("GET", `${at("tenants", tenant, "models", model)}/${report}`);
+      const { verdict } = await ask("GET", `${at("tenants", tenant, "models", model)}/${report}`, { signal });
       render(this, html`<span title="${MEANINGS[verdict]}">${badge(verdict)}</span>`);
     } catch (error) {
+      if (signal.aborted) return;
       render(
         this,
         html`<span class="quiet" title="${error instanceof Error ? error.message : error}">not known</span>`,
       );
     }
+  }
+
+  disconnectedCallback() {
+    this.#left.abort(); // the next page must not wait for it
   }
 }
 

@@ -15,7 +15,7 @@ import { badge, problem } from "./states.js";
  * @typedef {object} Choice What somebody chose in the dialog.
  * @property {string} version
  * @property {number} percent
- * @property {string | null} before The version that a rollback would bring back.
+ * @property {string | null} [before] The version that a rollback would bring back; undefined: it is not known yet.
  */
 /**
  * @typedef {object} Move
@@ -94,7 +94,7 @@ export const MOVES = {
     label: "Roll back",
     isDestructive: true,
     isPossible: isPlain,
-    after: (_, { before }) => ({ stable: before, canary: null, shadow: null }),
+    after: (_, { before }) => ({ stable: before === undefined ? "…" : before, canary: null, shadow: null }),
   },
   withdraw: {
     path: "withdraw",
@@ -111,13 +111,31 @@ export const MOVES = {
  * @param {{generation: number, restored_generation: number, version: string | null}[]} moves Newest first.
  * @param {string | null} version The present one.
  */
-export function restored(moves, version) {
+function restored(moves, version) {
   let upTo = Infinity;
   for (const move of moves) {
     if (move.generation > upTo) continue;
     if (move.version && move.version !== version) return move.version;
     if (move.restored_generation < move.generation) upTo = move.restored_generation - 1; // a rollback
   }
+  return null;
+}
+
+/**
+ * As `restored`, from as much of the history as that takes.
+ *
+ * @param {string} root The path of the environment. @param {string | null} version
+ */
+async function versionBefore(root, version) {
+  const moves = [];
+  let cursor;
+  do {
+    const page = await ask("GET", `${root}/moves`, { query: { limit: 100, cursor } });
+    moves.push(...page.items);
+    const found = restored(moves, version);
+    if (found) return found;
+    cursor = page.next_cursor;
+  } while (cursor);
   return null;
 }
 
@@ -144,11 +162,10 @@ export const servedText = ({ stable, canary, shadow }) =>
  * @param {string} options.environment
  * @param {Pointer | null} options.pointer What was seen; null: nothing was ever promoted.
  * @param {string[]} options.versions Those that can be chosen, newest first.
- * @param {string | null} options.before The version that a rollback would bring back, as the history shows it.
  * @param {boolean} options.mayOverride
  * @param {(pointer: Pointer) => Promise<void>} options.done
  */
-export function openMove({ name, tenant, model, environment, pointer, versions, before, mayOverride, done }) {
+export function openMove({ name, tenant, model, environment, pointer, versions, mayOverride, done }) {
   const move = MOVES[name];
   const root = at("tenants", tenant, "models", model, "environments", environment);
   let seen = pointer;
@@ -156,29 +173,31 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
   const choice = {
     version: versions.find((each) => each !== seen?.version) ?? versions[0],
     percent: seen?.canary?.percent ?? 10,
-    before,
+    before: undefined,
   };
   /** @type {any[] | undefined} */
   let gates;
   /** @type {unknown} */
-  let gatesError;
+  let lookError;
   /** @type {Pointer | undefined} */
   let movedMeanwhile;
 
   const judged = () => move.gated?.(servedBy(seen), choice);
 
-  /** @param {() => void} redraw */
-  async function evaluate(redraw) {
+  /** Ask what the gates find, or where a rollback leads. @param {() => void} redraw */
+  async function look(redraw) {
     const version = judged();
-    if (!version) return;
-    [gates, gatesError] = [undefined, undefined];
+    [gates, lookError, choice.before] = [undefined, undefined, undefined];
     try {
+      if (name === "rollback") choice.before = await versionBefore(root, seen?.version ?? null);
+      if (!version) return;
       const found = await ask("GET", `${root}/evaluation`, { query: { version } });
       if (judged() === version) gates = found;
     } catch (error) {
-      gatesError = error;
+      if (judged() === version) lookError = error;
+    } finally {
+      redraw();
     }
-    redraw();
   }
 
   const fails = () => gates?.some((gate) => !gate.passed) ?? false;
@@ -188,8 +207,9 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
     const named = move.choosesVersion ? ` version ${choice.version}` : "";
     const refused =
       (!move.isPossible(now) && `It is not possible while ${environment} serves this.`) ||
-      (name === "rollback" && !before && `${environment} served no other version before.`) ||
-      (move.gated && !gates && !gatesError && "The gates are being evaluated.") ||
+      (name === "rollback" && choice.before === null && `${environment} served no other version before.`) ||
+      (name === "rollback" && !choice.before && !lookError && "The history is being read.") ||
+      (move.gated && !gates && !lookError && "The gates are being evaluated.") ||
       (fails() && !mayOverride && "A gate does not pass. Only a key with the scope admin may override it.") ||
       null;
     return {
@@ -214,7 +234,7 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
             <dd>${seen?.generation ?? 0} → ${(seen?.generation ?? 0) + 1}</dd>
           </div>
         </dl>
-        ${move.gated && gatesView(gates, gatesError)}
+        ${move.gated ? gatesView(gates, lookError) : lookError && problem(lookError)}
         ${fails() && mayOverride && reasonField({ name: "override", label: "Why it is done although a gate fails (kept in the history)", isRequired: true })}
         ${reasonField({ label: "Reason (kept in the history)" })}`,
     };
@@ -222,11 +242,11 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
 
   openDialog({
     content,
-    opened: evaluate,
+    opened: look,
     changed(field, redraw) {
       if (field.name === "version") {
         choice.version = field.value;
-        evaluate(redraw);
+        look(redraw);
       } else if (field.name === "percent") choice.percent = Number(field.value);
       else return;
       redraw();
@@ -239,7 +259,7 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
       } catch (error) {
         if (error instanceof ApiError && error.code === "promotion_conflict") {
           movedMeanwhile = seen = await ask("GET", root);
-          evaluate(redraw);
+          look(redraw);
         }
         throw error;
       }

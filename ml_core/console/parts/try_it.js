@@ -43,7 +43,10 @@ class TryIt extends HTMLElement {
     });
     this.addEventListener("click", async (event) => {
       if (!(/** @type {Element} */ (event.target).closest(".copy"))) return;
-      await navigator.clipboard.writeText(this.querySelector(".command")?.textContent ?? "");
+      const shown = /** @type {HTMLElement} */ (this.querySelector(".command"));
+      // Without TLS there is no clipboard; it is selected then, to be copied by hand.
+      if (!navigator.clipboard) return getSelection()?.selectAllChildren(shown);
+      await navigator.clipboard.writeText(shown.textContent ?? "");
       this.#copied = true;
       this.#show();
     });

@@ -9,10 +9,10 @@ pages of other servers of the same site.
 from __future__ import annotations
 
 import logging
-from http.cookies import CookieError, SimpleCookie
 
 import anyio.to_thread
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_core.exceptions import AuthenticationError, MLFrameworkError, PermissionDeniedError
 from ml_core.inference.edge.http import error_response, is_sane_request_id, new_request_id
@@ -52,7 +52,8 @@ class SessionCookie:
                 if name == b"cookie":
                     cookies.append(value)
             else:
-                if cookies and (sealed := session_of(b"; ".join(cookies))) is not None:
+                if cookies and (sealed := session_of(b"; ".join(cookies), cookie_of(scope))) is not None:
+                    send = _kept_nowhere(send)
                     try:
                         scope = await self._authorized(scope, sealed)
                     except MLFrameworkError as error:
@@ -90,13 +91,40 @@ def require_header(scope: Scope) -> None:
         )
 
 
-def session_of(header: bytes) -> str | None:
-    """The session in a ``Cookie`` header, or None."""
-    try:
-        found = SimpleCookie(header.decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return None
-    return None if found is None else found.value
+def is_secure(scope: Scope) -> bool:
+    """Whether a request came by https, maybe to what ends TLS in front of the platform, which says so."""
+    forwarded = dict(scope["headers"]).get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
+    return "https" in (scope["scheme"], forwarded.decode("latin-1"))
+
+
+def cookie_of(scope: Scope) -> str:
+    """The name of the cookie. By https it is one that no other server of the domain can set."""
+    return f"__Host-{COOKIE}" if is_secure(scope) else COOKIE
+
+
+def session_of(header: bytes, name: str = COOKIE) -> str | None:
+    """The session in a ``Cookie`` header, or None.
+
+    Cookies of other programs of the host are beside it, in any form: ``http.cookies`` would refuse the whole header.
+    """
+    for cookie in header.decode("latin-1").split(";"):
+        found, _, value = cookie.strip().partition("=")
+        if found == name:
+            return value.strip('"')
+    return None
+
+
+def _kept_nowhere(send: Send) -> Send:
+    """What is answered to a session belongs in no cache, which knows of no cookie, and is what its type says."""
+
+    async def send_private(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.setdefault("cache-control", "no-store")
+            headers.setdefault("x-content-type-options", "nosniff")
+        await send(message)
+
+    return send_private
 
 
 async def _refuse(error: MLFrameworkError, scope: Scope, send: Send) -> None:

@@ -41,7 +41,11 @@ def test_its_address_leads_to_its_page(control):
     assert page.text.startswith("<!doctype html>")
     assert control.head(ROOT).status_code == 200
     for other in ("none.js", "../app.py", "%2e%2e/app.py", "..%2f..%2fapp.py", "core"):
-        assert control.get(ROOT + other).status_code == 404
+        answer = control.get(ROOT + other)
+        assert answer.status_code == 404
+        if answer.url.path.startswith(ROOT):
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
     assert control.post(ROOT).status_code == 405
 
 

@@ -9,13 +9,14 @@ from ml_core.domain.api_key import Scope
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionRefusedError
 from ml_core.ids import ModelId
 from ml_core.registry.datasets import DatasetRepository
-from ml_core.registry.jobs import JobQueue
+from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.platform_keys import PlatformKeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from support.gated import PEOPLE, logistic, publish
 from support.job_queue import empty_queue
-from support.registry import register
+from support.plans import recorded_plans
+from support.registry import register, superuser
 from support.tables import measures
 
 
@@ -79,3 +80,27 @@ def test_operators_see_the_jobs_of_all_tenants(db, address, operator, tenant_id,
     JobQueue(db).claim_one(other_tenant_id, submitted[1], "test", 60)
     assert [job.state for job in operator.platform.jobs()] == ["starting", "queued"]
     empty_queue(db)
+
+
+def test_jobs_that_ended_are_not_read(db, tenant_id):
+    """The page of the platform asks every few seconds, and a platform has millions of them."""
+    jobs = JobRepository(db, tenant_id)
+    ended = jobs.submit("train", {}).job_id
+    jobs.cancel(ended)
+    copies = (
+        "INSERT INTO mlcore.jobs SELECT copy.* FROM mlcore.jobs AS job, generate_series(1, 4000) AS number, "
+        "jsonb_populate_record(job, jsonb_build_object('job_id', 'job_' || lpad(number::text, 16, '0'))) AS copy "
+        "WHERE job.job_id = %s"
+    )
+    with superuser(db) as connection:
+        connection.execute(copies, [ended])
+        connection.execute("ANALYZE mlcore.jobs")
+    try:
+        with recorded_plans() as plans:
+            JobQueue(db).active(100)
+        indexes = {node["Index Name"] for plan in plans for node in plan.nodes if "Index Name" in node}
+        assert {"ix_jobs_waiting", "ix_jobs_holding"} <= indexes
+    finally:
+        with superuser(db) as connection:
+            connection.execute("DELETE FROM mlcore.jobs WHERE tenant_id = %s", [tenant_id])
+            connection.execute("ANALYZE mlcore.jobs")

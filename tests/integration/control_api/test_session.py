@@ -43,7 +43,7 @@ def test_the_cookie_is_out_of_reach(browser, admin_key, headers, is_secure):
     """Of scripts, of other sites, and with TLS of the plain network; the key is not in it, nor in the answer."""
     answer = sign_in(browser, f" {admin_key}\n", **headers)
     assert answer.status_code == 200, answer.text
-    cookie = SimpleCookie(answer.headers["set-cookie"])[COOKIE]
+    cookie = SimpleCookie(answer.headers["set-cookie"])[f"__Host-{COOKIE}" if is_secure else COOKIE]
     assert (cookie["httponly"], cookie["samesite"].lower(), cookie["path"]) == (True, "strict", "/")
     assert (bool(cookie["secure"]), int(cookie["max-age"])) == (is_secure, SESSION_S)
     secret = admin_key.rsplit("_", 1)[1]
@@ -153,6 +153,45 @@ def test_each_process_opens_it_and_no_other_platform(db, browser, tenant_id, adm
 def test_any_other_cookie_is_no_session(text):
     with pytest.raises(AuthenticationError):
         Sessions(lambda: "11" * 32).open(text)
+
+
+@pytest.mark.parametrize("other", ['prefs={"a": 1}', "a=b c", "nothing", "n=ä", '"=";', "=", f"x{COOKIE}=no"])
+def test_cookies_of_other_programs_do_not_end_it(browser, admin_key, other):
+    """Programs at other ports and paths of the host set cookies that no standard permits."""
+    sign_in(browser, admin_key)
+    sealed = browser.cookies[COOKIE]
+    browser.cookies.clear()
+    for header in (f"{other}; {COOKIE}={sealed}", f"{COOKIE}={sealed}; {other}"):
+        assert browser.get(PATH, headers={"cookie": header.encode()}).status_code == 200
+
+
+def test_no_server_of_the_domain_gives_it_another_session(browser, admin_key):
+    """By https only the name counts that browsers take from this server alone: a sibling can't sign somebody in."""
+    sign_in(browser, admin_key)
+    cookie = {"cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    browser.cookies.clear()
+    assert browser.get(PATH, headers=cookie).status_code == 200
+    assert browser.get(PATH, headers={**cookie, "x-forwarded-proto": "https"}).status_code == 401
+
+
+def test_no_cache_keeps_what_it_is_answered(browser, tenant_id, admin_key):
+    """Of the browser, which the next may use, or in between: whose it is depends on the cookie. Files may be kept."""
+    sign_in(browser, admin_key)
+    for path in (PATH, f"/api/v1/tenants/{tenant_id}", f"/api/v1/tenants/{tenant_id}/models/none/versions"):
+        answer = browser.get(path)
+        assert answer.headers["cache-control"] == "no-store", path
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert browser.get("/api/console/main.js").headers["cache-control"] == "no-cache"
+
+
+def test_another_secret_ends_it():
+    """At once, in processes that have opened sessions before."""
+    secrets = ["11" * 32, "11" * 32, "22" * 32]
+    sessions = Sessions(lambda: secrets.pop(0))
+    sealed = sessions.seal("k")
+    assert sessions.open(sealed) == "k"
+    with pytest.raises(AuthenticationError):
+        sessions.open(sealed)
 
 
 @given(st.binary(max_size=80))

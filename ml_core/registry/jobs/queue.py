@@ -190,9 +190,11 @@ class JobQueue:
         """
         of = jobs.c
         columns = [of[field.name] for field in dataclasses.fields(ActiveJob)]
-        states = [state.value for state in (JobState.QUEUED, *HOLDS_CORES)]
-        statement = sa.select(*columns).where(of.state.in_(states)).limit(limit)
-        order = (of.state == JobState.QUEUED.value, of.submitted_at, of.tenant_id, of.job_id)
+        is_waiting = of.state == JobState.QUEUED.value
+        # Each has an index of its own, without the jobs that ended.
+        is_active = sa.or_(is_waiting, of.state.in_([state.value for state in HOLDS_CORES]))
+        statement = sa.select(*columns).where(is_active).limit(limit)
+        order = (is_waiting, of.submitted_at, of.tenant_id, of.job_id)
         with self._db.platform() as connection:
             return [value_of(ActiveJob, row) for row in connection.execute(statement.order_by(*order))]
 

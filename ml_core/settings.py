@@ -246,6 +246,14 @@ class PlatformSettings:
         "fail, so clients should repeat them.",
     )
 
+    # Pages of a mapped file are written on the event loop, which a file server that hangs would stop.
+    spool: str | None = _setting(
+        "MLCORE_PREDICTION_SPOOL",
+        None,
+        "Folder on a disk of the node for predictions that are not in the registry yet; unset means prediction-spool in "
+        "MLCORE_HOME.",
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
 
@@ -262,7 +270,7 @@ class PlatformSettings:
     @property
     def prediction_spool(self) -> Path:
         """The folder of predictions that are not in the registry yet, with a folder for each registry."""
-        return self.home / "prediction-spool"
+        return Path(self.spool).absolute() if self.spool else self.home / "prediction-spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +359,7 @@ class PredictionLogSettings:
     queue_mb: int = _setting(
         "MLCORE_PREDICTION_LOG_QUEUE_MB",
         128,
-        "Megabytes in MLCORE_HOME of the predictions that a replica holds while the registry is unavailable; more are "
+        "Megabytes in the spool of the predictions that a replica holds while the registry is unavailable; more are "
         "counted as lost.",
     )
 

@@ -85,6 +85,7 @@ securityContext:
 - {name: MLCORE_DATABASE_URL_FILE, value: /etc/mlcore/database/url}
 - {name: MLCORE_DATABASE_INGEST_URL_FILE, value: /etc/mlcore/database/ingest-url}
 - {name: MLCORE_DATABASE_TENANT_KEY_FILE, value: /etc/mlcore/database/tenant-key}
+- {name: MLCORE_PREDICTION_SPOOL, value: /tmp/prediction-spool}
 {{- include "ml-platform.settings" . }}
 {{- end }}
 

@@ -207,3 +207,23 @@ def test_what_was_predicted_and_how_good_it_was(viewer, shop, db):
     assert listed.first.locator("td").nth(2).inner_text().startswith("yes")
     listed.first.get_by_text("Inputs").click()
     listed.first.get_by_text('"m0":').wait_for()
+
+
+def test_a_blank_label_is_no_zero(viewer, shop):
+    """The API refuses it; it must not become a number that counts."""
+    anna = viewer()
+    anna.open(f"{shop.model}/predictions")
+    page = anna.sign_in(shop.key("read", "label"))
+    row = {"request_id": "r1", "row": 0, "at": "2026-01-01T00:00:00Z", "prediction": 1.5, "probabilities": None}
+    row |= {"label": None, "version": "1", "rollout": "stable", "latency_ms": 1.0, "inputs": None}
+    page.route("**/predictions?*", lambda route: route.fulfill(json={"items": [row], "next_cursor": None}))
+    page.reload()
+    dialog = anna.dialog("Label…")
+    sent = []
+    page.route("**/labels", lambda route: (sent.append(route.request.post_data_json["label"]), route.abort()))
+    for count, text in enumerate((" ", "2"), 1):
+        dialog.get_by_label("The truth").fill(text)
+        dialog.get_by_role("button", name="Label", exact=True).click()
+        anna.wait_until(lambda count=count: len(sent) == count)
+        dialog.get_by_role("alert").wait_for()
+    assert sent == [" ", 2]

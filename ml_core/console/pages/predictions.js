@@ -128,7 +128,7 @@ const field = (name, type, value) =>
 
 /** A text as a value of the type of a prediction. @param {string} text @param {unknown} prediction */
 function alike(text, prediction) {
-  if (typeof prediction === "number" && Number.isFinite(Number(text))) return Number(text);
+  if (typeof prediction === "number" && text.trim() && Number.isFinite(Number(text))) return Number(text);
   return typeof prediction === "boolean" && ["true", "false"].includes(text) ? text === "true" : text;
 }
 

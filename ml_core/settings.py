@@ -250,8 +250,8 @@ class PlatformSettings:
     spool: str | None = _setting(
         "MLCORE_PREDICTION_SPOOL",
         None,
-        "Folder on a disk of the node for predictions that are not in the registry yet; unset means prediction-spool in "
-        "MLCORE_HOME.",
+        "Folder on a disk of the node for predictions that are not in the registry yet; unset means prediction-spool "
+        "in MLCORE_HOME.",
     )
 
     def __post_init__(self) -> None:

@@ -294,9 +294,17 @@ class LoadedModel:
         return np.column_stack([columns[column.name] for column in inputs])
 
 
+class WrongShapeError(ValueError):
+    """An estimator's answer has not one value, or one row of probabilities, for each row; the cause of an error."""
+
+    def __init__(self, what: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        super().__init__(f"The estimator returned {what} of the shape {shape} instead of {wanted}")
+        self.n_dimensions = len(shape)
+
+
 def _check_shape(what: str, found: NDArray[Any], wanted: tuple[int, ...]) -> None:
     if found.shape != wanted:
-        raise ValueError(f"The estimator returned {what} of the shape {found.shape} instead of {wanted}")
+        raise WrongShapeError(what, found.shape, wanted)
 
 
 def takes_columns(step: Any) -> bool:

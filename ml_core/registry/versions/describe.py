@@ -30,7 +30,14 @@ from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 from ml_core.models.formats import skops_format
 from ml_core.models.graph import tune_for_serving
-from ml_core.models.loading import SELF_TEST_TOLERANCE, LoadedModel, labels_to_json, takes_columns, threshold_of
+from ml_core.models.loading import (
+    SELF_TEST_TOLERANCE,
+    LoadedModel,
+    WrongShapeError,
+    labels_to_json,
+    takes_columns,
+    threshold_of,
+)
 
 NO_SIGNATURE = Signature((), Output(OutputKind.NUMBER))
 NO_SELF_TEST = SelfTest((), ())
@@ -76,7 +83,9 @@ def describe(pipeline: Any, digest: Digest, model_type: str | None = None) -> De
     row = {column.name: None if column.nullable else 0.0 for column in inputs}
     try:
         return Description(kind, signature, _ask(_loaded(pipeline, signature, kind, digest), [row]))
-    except PredictionError:
+    except PredictionError as error:
+        if isinstance(error.__cause__, WrongShapeError):
+            _check_targets(error.__cause__.n_dimensions)
         return Description(kind, NO_SIGNATURE, NO_SELF_TEST)
 
 
@@ -151,8 +160,8 @@ def _compare(model: LoadedModel, pipeline: Any, head: pd.DataFrame, rows: list[d
     if pipeline[0].shape != FRAME:
         given = head.to_numpy() if pipeline[0].shape == MATRIX else head.iloc[:, 0]
     theirs = np.asarray(pipeline[1:].predict(given))
-    ours = np.asarray(model.predict(model.version.signature.columns_from_rows(rows)))
     _check_targets(theirs.ndim)
+    ours = np.asarray(model.predict(model.version.signature.columns_from_rows(rows)))
     same = ours.shape == theirs.shape == (len(rows),)
     if same and theirs.dtype.kind == "f":
         same = bool(np.allclose(ours, theirs, rtol=SELF_TEST_TOLERANCE, atol=SELF_TEST_TOLERANCE, equal_nan=True))
@@ -194,7 +203,6 @@ def _loaded(pipeline: Any, signature: Signature, kind: str, digest: Digest) -> L
 
 def _ask(model: LoadedModel, rows: list[dict[str, Any]]) -> SelfTest:
     predictions, probabilities = model.predict_both(model.version.signature.columns_from_rows(rows))
-    _check_targets(predictions.ndim)
     answers = () if probabilities is None else tuple(tuple(map(float, line)) for line in probabilities)
     return SelfTest(tuple(rows), tuple(labels_to_json(predictions)), answers)
 

@@ -230,7 +230,7 @@ def test_a_deadline_is_kept(cells, client, headers):
     with held(cells[0]):
         code, _ = refused(lambda: client.infer("measures", matrix(), headers=headers, client_timeout=0.5))
         assert code == CODE[grpc.StatusCode.DEADLINE_EXCEEDED]
-        wait_until(lambda: len(cells[0].app._answering) == 0, 10)
+        wait_until(lambda: len(cells[0].app._answering._gate) == 0, 10)
 
 
 def test_too_many_calls_are_refused_with_a_pause(cells, node, headers):
@@ -261,9 +261,9 @@ def test_a_client_that_leaves_is_noticed(cells, client, headers):
     """A cancelled call ends in the replica."""
     with held(cells[0]):
         call = client.async_infer("measures", matrix(), lambda result, error: None, headers=headers)
-        wait_until(lambda: len(cells[0].app._answering) == 1, 10)
+        wait_until(lambda: len(cells[0].app._answering._gate) == 1, 10)
         call.cancel()
-        wait_until(lambda: len(cells[0].app._answering) == 0, 10)
+        wait_until(lambda: len(cells[0].app._answering._gate) == 0, 10)
 
 
 def test_where_no_replica_answers_a_call_may_be_repeated(headers):

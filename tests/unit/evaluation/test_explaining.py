@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import Ridge
 from sklearn.tree import DecisionTreeRegressor
 
-from ml_core.domain.columns import take
+from ml_core.domain.columns import ColumnKind, take
 from ml_core.domain.explanation import Method, Unit
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.version import SelfTest, ServableVersion
@@ -346,7 +346,7 @@ def test_nodes_that_share_a_child_are_refused_before_they_multiply():
 
 def test_a_version_without_rows_to_compare_with_says_so():
     """Its remedy is a sample."""
-    signature = Signature((InputColumn("a", "number", nullable=True),), Output(OutputKind.NUMBER))
+    signature = Signature((InputColumn("a", ColumnKind.NUMBER, nullable=True),), Output(OutputKind.NUMBER))
     model = LoadedModel(version_of(signature, SelfTest((), ()), "regression"), object())
     with pytest.raises(PredictionError, match=r"no rows to compare with.*sample="):
         Explainer(model)

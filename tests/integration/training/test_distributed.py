@@ -283,7 +283,7 @@ def test_data_that_can_not_train_is_refused_in_the_same_words(both, db, own, spe
 
 def facts(fitted: FittedModel, *, numbers: bool = True) -> FittedModel:
     """What a version records of a model, without the pipeline; without what its last digits decide, too."""
-    plain = replace(fitted, pipeline=None, duration_s=0.0)
+    plain = replace(fitted, pipeline=None, duration_s=0.0, held_out={})
     if numbers:
         return plain
     rows_only = replace(plain.self_test, predictions=(), probabilities=())

@@ -175,4 +175,4 @@ def facts(fitted: FittedModel) -> FittedModel:
     rows_only = replace(fitted.self_test, predictions=(), probabilities=())
     # No process holds the rows of shards: the profile of their dataset is that of the training.
     measured: dict[str, Any] = {"metrics": {}, "notes": (), "diagnostics": None, "curves": {}, "profile": None}
-    return replace(fitted, pipeline=None, duration_s=0.0, self_test=rows_only, **measured)
+    return replace(fitted, pipeline=None, duration_s=0.0, self_test=rows_only, held_out={}, **measured)

@@ -87,7 +87,7 @@ def nobody_else_notices(cell, port, record_property) -> Iterator[None]:
     assert others.failures == []
     record_property("others_p99_ms", others.p99_s() * 1000)
     assert others.p99_s() < 5
-    wait_until(lambda: len(cell.app._reading) == len(cell.app._answering) == 0)
+    wait_until(lambda: len(cell.app._reading) == len(cell.app._answering._gate) == 0)
 
 
 @pytest.fixture

@@ -43,14 +43,18 @@ from ml_core.inference.edge.app import build_app
 from ml_core.inference.replica import Replica
 from ml_core.settings import Settings
 
+class Server(uvicorn.Server):
+    async def startup(self, sockets):
+        await super().startup(sockets)
+        print(sockets[0].getsockname()[1], flush=True)  # from here on uvicorn ends by signals
+
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again when it has stopped
 replica = Replica(Settings.from_environment(), sys.argv[1])
 try:
     replica.start(30)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
         config = uvicorn.Config(build_app(replica.service), lifespan="off", log_config=None, ws="none")
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
 finally:
     replica.stop()
 """

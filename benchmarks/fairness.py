@@ -13,7 +13,6 @@ and each figure is the median.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import re
@@ -28,15 +27,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
+from live_platform import wait_followed
+from open_loop import OpenLoop
 
 QUIET, BUSY = "quiet", "busy"
 QUIET_RATE, QUOTA, CONNECTIONS = 20, 50, 64
-FOLLOWED_WITHIN_S = 2.0
-"""Time until replicas know a new key or quota and have loaded a new version, which takes about 1 s."""
+WARM_UP_S, PAUSE_S = 1.5, 1.0
+"""Seconds of the load before the quiet tenant is measured, in which a burst is used up; and between two scenarios."""
 _SLEEPER = """
 import time
 import numpy as np
@@ -105,56 +105,16 @@ def serve(db: Any) -> tuple[dict[str, str], pd.DataFrame]:
     return keys, rows
 
 
-def request_to(url: str, tenant: str, model: str, key: str, rows: pd.DataFrame) -> bytes:
-    """A request to predict."""
-    body = json.dumps({"rows": rows.to_dict("records")}).encode()
-    head = (
-        f"POST /t/{tenant}/models/{model}/predict HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n"
-        f"authorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def asking(url: str, tenant: str, key: str, rows: pd.DataFrame) -> tuple[str, str, dict[str, str]]:
+    """URL, body and headers of a request to the forest of a tenant."""
+    body = json.dumps({"rows": rows.to_dict("records")})
+    return f"{url}/t/{tenant}/models/forest/predict", body, {"authorization": f"Bearer {key}"}
 
 
-class OpenLoop:
-    """Sends a request at its time, whether or not the ones before it were answered; connections are kept."""
-
-    def __init__(self, url: str, request: bytes) -> None:
-        self._address = urlsplit(url).hostname, urlsplit(url).port
-        self._request = request
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self.latencies_ms: list[float] = []
-        self.statuses: Counter[str] = Counter()
-
-    async def run(self, rate: float, seconds: float) -> None:
-        """Send for some seconds, and wait for the answers."""
-        start, tasks = time.perf_counter() + 0.05, []
-        for number in range(int(rate * seconds)):
-            due = start + number / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(self._send(due)))
-        await asyncio.gather(*tasks)
-        for _, writer in self._free:
-            writer.close()
-
-    async def _send(self, due: float) -> None:
-        connection = self._free.pop() if self._free else await asyncio.open_connection(*self._address)
-        try:
-            connection[1].write(self._request)
-            head = await connection[0].readuntil(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-            await connection[0].readexactly(int(length[1]) if length else 0)
-        except (OSError, asyncio.IncompleteReadError):
-            self.statuses["lost"] += 1
-            return
-        self.latencies_ms.append((time.perf_counter() - due) * 1000)
-        self.statuses[head[9:12].decode()] += 1
-        self._free.append(connection)
-
-
-def offer(url: str, rate: float, seconds: float) -> None:
+def offer(rate: float, seconds: float) -> None:
     """Send the request of standard input at a rate, in a process of its own, and print the statuses."""
-    load = OpenLoop(url, sys.stdin.buffer.read())
-    asyncio.run(load.run(rate, seconds))
+    load = OpenLoop(*json.load(sys.stdin))
+    load.run(rate, seconds)
     print(json.dumps(load.statuses))
 
 
@@ -175,13 +135,13 @@ def flooding(url: str, key: str, body: str, model: str, seconds: float, script: 
 
 
 @contextmanager
-def offering(url: str, request: bytes, rate: float, seconds: float) -> Iterator[dict[str, float]]:
+def offering(request: tuple[str, str, dict[str, str]], rate: float, seconds: float) -> Iterator[dict[str, float]]:
     """An open-loop load in the background; afterwards requests per second that were answered with 200, and not."""
     found: dict[str, float] = {}
-    command = [sys.executable, __file__, "--offer", url, str(rate), str(seconds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, __file__, "--offer", str(rate), str(seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
-        process.stdin.write(request)
+        json.dump(request, process.stdin)
         process.stdin.close()
         process.stdin = None
         yield found
@@ -199,7 +159,7 @@ class Benchmark:
         self._url, self._seconds, self._script = url, seconds, home / "wrk.lua"
         self._db = db
         self._keys, self._rows = serve(db)
-        time.sleep(FOLLOWED_WITHIN_S)
+        wait_followed(db)
         self.scenarios = {
             "alone": self._nothing,
             "one-row flood": lambda: self._flood("forest", 1),
@@ -211,14 +171,12 @@ class Benchmark:
 
     def measure(self, name: str) -> dict[str, float]:
         """One scenario."""
-        quiet = OpenLoop(self._url, request_to(self._url, QUIET, "forest", self._keys[QUIET], self._rows[:1]))
+        quiet = OpenLoop(*asking(self._url, QUIET, self._keys[QUIET], self._rows[:1]))
         with self.scenarios[name]() as found:
-            time.sleep(0.5)  # the load is there
-            asyncio.run(quiet.run(QUIET_RATE, self._seconds))
-        failed = sum(quiet.statuses.values()) - quiet.statuses["200"]
-        cuts = statistics.quantiles(quiet.latencies_ms, n=100, method="inclusive")
-        time.sleep(1)  # what is queued ends
-        return {"p50_ms": statistics.median(quiet.latencies_ms), "p99_ms": cuts[98], "failed": failed, **found}
+            time.sleep(WARM_UP_S)
+            measured = quiet.run(QUIET_RATE, self._seconds)
+        time.sleep(PAUSE_S)
+        return {figure: measured[figure] for figure in ("p50_ms", "p99_ms", "failed")} | found
 
     @contextmanager
     def _nothing(self) -> Iterator[dict[str, float]]:
@@ -229,7 +187,7 @@ class Benchmark:
         if model == "sleeper":
             sent = sent.assign(x0=1e9)
         body = json.dumps({"rows": sent.to_dict("records")})
-        return flooding(self._url, self._keys[BUSY], body, model, self._seconds + 1, self._script)
+        return flooding(self._url, self._keys[BUSY], body, model, self._seconds + WARM_UP_S, self._script)
 
     @contextmanager
     def _beyond_quota(self) -> Iterator[dict[str, float]]:
@@ -238,13 +196,12 @@ class Benchmark:
 
         tenants = TenantRepository(self._db)
         tenants.set_quota(BUSY, PredictionQuota(requests_per_s=QUOTA))
-        time.sleep(FOLLOWED_WITHIN_S)
-        request = request_to(self._url, BUSY, "forest", self._keys[BUSY], self._rows[:1])
-        with offering(self._url, request, 10 * QUOTA, self._seconds + 1) as found:
-            time.sleep(1.5)  # its process has started, and the burst is used up
+        wait_followed(self._db)
+        request = asking(self._url, BUSY, self._keys[BUSY], self._rows[:1])
+        with offering(request, 10 * QUOTA, self._seconds + WARM_UP_S) as found:
             yield found
         tenants.set_quota(BUSY, PredictionQuota())
-        time.sleep(FOLLOWED_WITHIN_S)
+        wait_followed(self._db)
 
 
 def main() -> None:
@@ -254,10 +211,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--offer", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--offer", nargs=2, type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.offer:
-        offer(options.offer[0], *map(float, options.offer[1:]))
+        offer(*options.offer)
         return
     from ml_core.database.connection import DatabaseConnection
     from ml_core.platform.local import LocalPlatform

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from live_platform import FOLLOWED_WITHIN_S, Answer, Clients, numbers, temporary_platform
+from live_platform import Answer, Clients, numbers, temporary_platform, wait_followed
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -116,7 +116,7 @@ def prepare(db: DatabaseConnection, models: int) -> tuple[Flips, str, bytes]:
     for name in names:
         flips.promote(name, versions[0])
     key = str(KeyRepository(db, TENANT).create("benchmark", [Scope.PREDICT]))
-    time.sleep(FOLLOWED_WITHIN_S)
+    wait_followed(db)
     return flips, key, json.dumps({"rows": [row]}).encode()
 
 

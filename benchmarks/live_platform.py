@@ -23,10 +23,24 @@ from ml_core.database.embedded import EmbeddedServer
 from ml_core.platform.local import LocalPlatform
 from ml_core.platform.ports import free_ports
 from ml_core.platform.state import PlatformState
+from ml_core.registry.replicas import seen_replicas
 from ml_core.settings import PlatformSettings, Settings
 
-FOLLOWED_WITHIN_S = 2.0
-"""Time until replicas know a new key and have loaded a new version, which takes about 1 s."""
+FOLLOWED_WITHIN_S = 60.0
+"""Until then replicas know a new key and have loaded a new version, which takes about 1 s."""
+
+
+def wait_followed(db: DatabaseConnection) -> None:
+    """Wait until each replica has applied what was committed, and has loaded what it wants.
+
+    Raises:
+        TimeoutError: One has not within ``FOLLOWED_WITHIN_S``.
+    """
+    deadline = time.monotonic() + FOLLOWED_WITHIN_S
+    while not (seen := seen_replicas(db)) or any(replica.is_behind or replica.loading for replica in seen):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the replicas are behind: {seen}")
+        time.sleep(0.02)
 
 
 @contextmanager

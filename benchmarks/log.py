@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from live_platform import FOLLOWED_WITHIN_S, Clients, numbers, temporary_platform
+from live_platform import Clients, numbers, temporary_platform, wait_followed
 from populate import superuser
 
 from ml_core.database.cluster import find_postmaster
@@ -47,6 +47,8 @@ from ml_core.registry.replicas import seen_replicas
 from ml_core.system import MLSystem
 
 MODEL, CONNECTIONS, THREADS, REPLICAS = "numbers", 64, 2, 2
+WRITTEN_AFTER_S = 2.0
+"""Two intervals at which a replica writes its spool: after them the load is over for PostgreSQL too."""
 WRITTEN_WITHIN_S = 30.0
 """A replica writes its spool each second, and looks for those of killed replicas every 5 s."""
 REPLACED_WITHIN_S = 60.0
@@ -79,7 +81,7 @@ def serve(db: DatabaseConnection) -> tuple[dict[PredictionPolicy, str], bytes]:
         system.promote(MODEL, trained["version"])
         PredictionRepository(db, tenant(policy)).set_policy(policy)
         keys[policy] = str(KeyRepository(db, tenant(policy)).create("benchmark", [Scope.PREDICT]))
-    time.sleep(FOLLOWED_WITHIN_S)
+    wait_followed(db)
     return keys, json.dumps({"rows": [frame.iloc[0].round(4).to_dict()]}).encode()
 
 
@@ -134,7 +136,9 @@ def measure_rates(
             script.write_text(_SCRIPT.format(key=keys[policy], body=body.decode()), encoding="utf-8")
             before_s = cpu_s(home, state.session_id)
             rate, answered = load(script, state.url + path(tenant(policy)), seconds)
-            time.sleep(FOLLOWED_WITHIN_S)  # what is still spooled belongs to the load
+            time.sleep(
+                WRITTEN_AFTER_S
+            )  # a question whether it is written would be work of PostgreSQL, which is measured
             after_s = cpu_s(home, state.session_id)
             taken = {kind: round((after_s[kind] - before_s[kind]) / answered * 1e6, 1) for kind in after_s}
             logged += 0 if policy is PredictionPolicy.NOTHING else answered

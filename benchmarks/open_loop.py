@@ -7,9 +7,10 @@ have waited. Here a latency is measured from the time at which its request was d
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from urllib.parse import urlsplit
 
 _LENGTH = b"content-length: "
@@ -37,19 +38,24 @@ class _Connection(asyncio.Protocol):
         start = head.lower().find(_LENGTH)
         if not found or len(body) < int(head[start + len(_LENGTH) :].split(b"\r\n", 1)[0]):
             return
-        if not head.startswith(b"HTTP/1.1 200"):
-            self._load.failed += 1
-        self._load.latencies.append(time.perf_counter() - self._due)
+        status = head[9:12].decode()
+        self._load.statuses[status] += 1
+        if status == "200":
+            self._load.latencies.append(time.perf_counter() - self._due)
         self._received = b""
         self._load.free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if not self._load.is_over:
-            self._load.failed += 1
+            self._load.statuses["lost"] += 1
 
 
 class OpenLoop:
-    """Sends one POST again and again at a constant rate over as many connections as it takes, up to a bound."""
+    """Sends one POST again and again at a constant rate over as many connections as it takes, up to a bound.
+
+    Attributes:
+        statuses: Requests by the status of their answers; ``lost``: a connection broke, or no answer came in time.
+    """
 
     def __init__(self, url: str, body: str, headers: dict[str, str], *, connections: int = 64) -> None:
         parts = urlsplit(url)
@@ -59,7 +65,7 @@ class OpenLoop:
         )
         self.request = head.encode() + body.encode()
         self.latencies: list[float] = []
-        self.failed = 0
+        self.statuses: Counter[str] = Counter()
         self.is_over = False
         self._address = (parts.hostname, parts.port)
         self._connections = connections
@@ -74,15 +80,15 @@ class OpenLoop:
             self._free.append(connection)
 
     def run(self, rate: float, seconds: float) -> dict[str, float]:
-        """Milliseconds ``p50_ms`` and ``p99_ms``, and how many requests were answered and failed."""
+        """Milliseconds ``p50_ms`` and ``p99_ms`` of the answers with 200, and how many these and the others are."""
         asyncio.run(self._run(rate, seconds))
-        cuts = statistics.quantiles(self.latencies, n=100, method="inclusive")
+        cuts = statistics.quantiles(self.latencies or [math.nan], n=100, method="inclusive")
         return {
             "rate": round(rate),
             "p50_ms": cuts[49] * 1000,
             "p99_ms": cuts[98] * 1000,
-            "answered": len(self.latencies),
-            "failed": self.failed,
+            "answered": self.statuses["200"],
+            "failed": self.statuses.total() - self.statuses["200"],
         }
 
     async def _run(self, rate: float, seconds: float) -> None:
@@ -101,7 +107,8 @@ class OpenLoop:
             else:
                 self._waiting.append(due)
         wanted = int(rate * seconds)
-        while len(self.latencies) + self.failed < wanted and time.perf_counter() < begun + 2 * seconds + 5:
+        while self.statuses.total() < wanted and time.perf_counter() < begun + 2 * seconds + 5:
             await asyncio.sleep(0.01)
-        self.failed += wanted - len(self.latencies) if len(self.latencies) + self.failed < wanted else 0
+        if (missing := wanted - self.statuses.total()) > 0:
+            self.statuses["lost"] += missing
         self.is_over = True

@@ -16,13 +16,12 @@ import argparse
 import json
 import statistics
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from live_platform import FOLLOWED_WITHIN_S, numbers, temporary_platform
+from live_platform import numbers, temporary_platform, wait_followed
 from peers import peer_python
 
 from ml_core.client import MLClient
@@ -43,7 +42,7 @@ def serve(db: DatabaseConnection, url: str) -> tuple[dict[str, Any], Any]:
     trained = system.train_model(MODEL, "classification", (frame, labels), None, {"algorithm": "logistic_regression"})
     system.promote(MODEL, trained["version"])
     key = str(KeyRepository(db, TENANT).create("benchmark", [Scope.PREDICT]))
-    time.sleep(FOLLOWED_WITHIN_S)
+    wait_followed(db)
     rows = frame.iloc[:50]
     with MLClient(url, api_key=key, tenant_id=TENANT) as client:
         expected = client.predict(MODEL, rows, proba=True)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from live_platform import FOLLOWED_WITHIN_S, numbers, temporary_platform
+from live_platform import numbers, temporary_platform, wait_followed
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -76,7 +76,7 @@ def serve(db: DatabaseConnection) -> tuple[str, str]:
     trained = system.train_model(MODEL, "classification", (frame, labels), None, {"algorithm": "logistic_regression"})
     system.promote(MODEL, trained["version"])
     key = str(KeyRepository(db, TENANT).create("benchmark", [Scope.PREDICT]))
-    time.sleep(FOLLOWED_WITHIN_S)
+    wait_followed(db)
     return key, json.dumps({"rows": [frame.iloc[0].round(4).to_dict()]})
 
 

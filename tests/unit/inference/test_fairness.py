@@ -79,3 +79,20 @@ def test_models_that_sleep_delay_their_own_callers_only(cell, wake, monkeypatch)
         assert late == {200, 429}
 
     asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_request_does_not_wait_for_all_that_another_tenant_sent_before_it(cell):
+    keys = {tenant: cell.key(tenant, Scope.PREDICT) for tenant in (ACME, GLOBEX)}
+    answered = []
+
+    async def ask(client, tenant):
+        headers = {"authorization": f"Bearer {keys[tenant]}"}
+        assert (await client.get(f"/t/{tenant}/v2", headers=headers)).status_code == 200
+        answered.append(tenant)
+
+    async def all_at_once():
+        async with cell.client() as client:
+            await asyncio.gather(*(ask(client, tenant) for tenant in [*[GLOBEX] * 100, ACME]))
+
+    asyncio.run(all_at_once())
+    assert answered.index(ACME) < 60

@@ -28,6 +28,14 @@ SinceOption = Annotated[datetime | None, typer.Option(help="Only at or after thi
 UntilOption = Annotated[datetime | None, typer.Option(help="Only before this moment, UTC.")]
 EncodingOption = Annotated[str, typer.Option(help="The character encoding of a CSV file.")]
 FILES = "a CSV or Parquet file, a folder or quoted pattern of them ('data/*.csv'), or s3://BUCKET/PATH"
+AscendingOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--ascending/--descending",
+        help="Sort direction; default: the newest, or for a metric the best, first.",
+        show_default=False,
+    ),
+]
 ArchivedOption = Annotated[bool, typer.Option("--archived", help="Include archived ones.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

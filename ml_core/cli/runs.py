@@ -10,8 +10,17 @@ import typer
 
 from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten, step
 from ml_core.cli.curves import print_curves
-from ml_core.cli.options import CursorOption, LimitOption, OnlyModelOption, tags_to_set, wanted_tags
+from ml_core.cli.options import (
+    AscendingOption,
+    CursorOption,
+    LimitOption,
+    OnlyModelOption,
+    json_or_text,
+    tags_to_set,
+    wanted_tags,
+)
 from ml_core.cli.target import platform
+from ml_core.cli.training_options import pairs_of
 from ml_core.cli.versions import headline
 from ml_core.domain.run import RunStatus
 
@@ -44,17 +53,36 @@ def list_(
     model: OnlyModelOption = None,
     status: Annotated[RunStatus | None, typer.Option(help="Only in this state.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat for several.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, such as hyperparameters.C=0.5; repeat for several."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A range of the last value, such as 'validation/accuracy>=0.8'; repeat for several."),
+    ] = None,
     parent: Annotated[
         str | None, typer.Option(help="Only the parts of this run, such as the trials of a search.")
     ] = None,
+    sort: Annotated[str, typer.Option(help="started, or a metric such as validation/accuracy.")] = "started",
+    ascending: AscendingOption = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest or best first."""
+    wanted = {name: json_or_text(text) for name, text in pairs_of(parameter, "--parameter", "hyperparameters.C=0.5")}
     with platform() as client:
-        page = client.runs.list(model, status=status, tags=wanted_tags(tag), parent_run_id=parent).page(
-            limit=limit, cursor=cursor
+        found = client.runs.list(
+            model,
+            status=status,
+            tags=wanted_tags(tag),
+            parameters=wanted,
+            metrics=metric or (),
+            parent_run_id=parent,
+            sort=sort,
+            descending=None if ascending is None else not ascending,
         )
+        page = found.page(limit=limit, cursor=cursor)
     is_seen = {"error": any(run.error for run in page.items), "cross_validated": any(map(_cross_validated, page.items))}
     print_page(
         page,

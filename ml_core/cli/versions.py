@@ -23,6 +23,7 @@ from ml_core.cli.console import (
 )
 from ml_core.cli.options import (
     ArchivedOption,
+    AscendingOption,
     CursorOption,
     LimitOption,
     ModelOption,
@@ -76,14 +77,7 @@ def search(
     ] = None,
     text: Annotated[str | None, typer.Option(help="Text in a name, a note or a tag.")] = None,
     sort: Annotated[str, typer.Option(help="created, or a metric such as accuracy or train/mae.")] = "created",
-    ascending: Annotated[
-        bool | None,
-        typer.Option(
-            "--ascending/--descending",
-            help="Sort direction; default: the newest, or for a metric the best, first.",
-            show_default=False,
-        ),
-    ] = None,
+    ascending: AscendingOption = None,
     archived: ArchivedOption = False,
     limit: LimitOption = 50,
     cursor: CursorOption = None,

@@ -188,7 +188,7 @@ def compare_runs(runs: Sequence[Run]) -> RunComparison:
     Returns:
         ``runs``: ``run_id``, ``model_id``, ``kind``, ``status`` and ``started_at`` of each run, in the given order;
         ``parameters`` and ``tags``: those that differ, name → run → value, without runs that do not have them; objects
-        are flattened (``hyperparameters.C``);
+        are flattened (``hyperparameters.C``); ``same_parameters``: the others, name → value;
         ``metrics``: name → ``higher_is_better`` (None: unknown), ``runs`` (run → ``last``, ``last_step``, ``best``,
         ``points``), ``best_run`` (with the best value) and ``best_last_run`` (with the best last value). A best run is
         None if the direction is unknown, if fewer than two runs have a finite value, or if two share the best value.
@@ -196,6 +196,7 @@ def compare_runs(runs: Sequence[Run]) -> RunComparison:
     """
     parameters = {run.run_id: dict(flat(run.parameters)) for run in runs}
     names = sorted({metric for run in runs for metric in run.metrics})
+    differing = _differing(parameters)
     return RunComparison(
         {
             "runs": [
@@ -208,7 +209,10 @@ def compare_runs(runs: Sequence[Run]) -> RunComparison:
                 }
                 for run in runs
             ],
-            "parameters": _differing(parameters),
+            "parameters": differing,
+            "same_parameters": {
+                name: value for name, value in sorted(parameters[runs[0].run_id].items()) if name not in differing
+            },
             "tags": _differing({run.run_id: run.tags for run in runs}),
             "metrics": {
                 name: _metric(name, {run.run_id: run.metrics[name] for run in runs if name in run.metrics})

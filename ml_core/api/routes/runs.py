@@ -47,10 +47,14 @@ def list_runs(
     parent_run_id: Annotated[str | None, Query(description="Parts of this run.")] = None,
     since: Annotated[datetime | None, Query(description="Started at this moment or later.")] = None,
     until: Annotated[datetime | None, Query(description="Started before this moment.")] = None,
+    sort: Annotated[str, Query(description="`started`, or a metric: then only runs that have it.")] = "started",
+    descending: Annotated[
+        bool | None, Query(description="Newest or highest first; by default the newest, or the best of the metric.")
+    ] = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Page[Run]:
-    """List runs, newest first."""
+    """List runs, newest first, or by a metric."""
     found = access.of(RunRepository).search(
         model,
         kind=kind,
@@ -61,6 +65,8 @@ def list_runs(
         parent_run_id=parent_run_id,
         started_from=since,
         started_before=until,
+        sort=sort,
+        descending=descending,
         limit=limit,
         cursor=cursor,
     )

@@ -126,6 +126,7 @@ class RunComparison(Schema):
 
     runs: list[ComparedRun]
     parameters: dict[str, dict[str, Any]] = Field(description="Those that differ: name → run → value.")
+    same_parameters: dict[str, Any] = Field(description="Those that all of them have: name → value.")
     tags: dict[str, dict[str, str]]
     metrics: dict[str, ComparedMetric]
 

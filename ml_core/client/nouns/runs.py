@@ -108,6 +108,8 @@ class Runs(Noun[Mode]):
         parent_run_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        sort: str | None = None,
+        descending: bool | None = None,
     ) -> Call[Page[Run]]:
         """Runs, newest first; what is left out does not restrict.
 
@@ -121,6 +123,8 @@ class Runs(Noun[Mode]):
             parent_run_id: Parts of this run.
             since: Started at this moment or later.
             until: Started before this moment.
+            sort: ``started``, or a metric as it was logged: then only runs that have it.
+            descending: Newest or highest first; None: the newest, or the best of the metric, first.
         """
         params = {
             "model": model_id and ModelId(model_id),
@@ -132,6 +136,8 @@ class Runs(Noun[Mode]):
             "parent_run_id": parent_run_id,
             "since": since and since.isoformat(),
             "until": until and until.isoformat(),
+            "sort": sort,
+            "descending": descending,
         }
         return Call("GET", f"{self._root}/runs", Page[Run], params)
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import run_artifacts, run_documents, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.domain.api_key import Scope
-from ml_core.domain.comparison import Comparison, Field, FieldKind, Order
+from ml_core.domain.comparison import Comparison, Order
 from ml_core.domain.run import TRACKED, Point, Run, RunStatus, RunTrigger, Series, compare_runs
 from ml_core.exceptions import (
     InvalidRequestError,
@@ -300,11 +300,13 @@ class RunRepository(OfTenant):
         self,
         model_id: str | None = None,
         *,
+        sort: str = search.STARTED,
+        descending: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
         **criteria: Unpack[RunCriteria],
     ) -> Page[Run]:
-        """A page of runs, newest first, each as ``get`` returns it.
+        """A page of runs, each as ``get`` returns it.
 
         A filter that is left out does not restrict::
 
@@ -312,22 +314,28 @@ class RunRepository(OfTenant):
 
         Args:
             model_id: Of this model.
+            sort: ``started``, or a metric as it was logged: then only runs that have it, by their last values.
+            descending: True for the newest or highest first, False for the oldest or lowest; None: the newest first, or
+                the best of the metric. Values that are not a number come last.
             limit: 1 to 1,000.
-            cursor: ``next_cursor`` of the page before, asked with the same filters.
+            cursor: ``next_cursor`` of the page before, asked with the same filters and order.
             **criteria: ``kind``; ``status`` (``running``, ``finished``, ``failed``, ``cancelled`` or ``dead``: silent
                 runs and those marked so); ``tags`` (key → value); ``parameters`` (name → value; points lead into
                 objects: ``hyperparameters.C``); ``metrics`` (bounds of last values, each metric as it was logged);
                 ``parent_run_id``; ``started_from`` (then or later) and ``started_before``, with a time zone.
 
         Raises:
-            InvalidRequestError: The limit, the cursor or a filter can't be used.
+            InvalidRequestError: The limit, the cursor, the order or a filter can't be used.
             ModelNotFoundError: The model has neither a run nor a version: an empty page would hide the typo.
             RequestTooLargeError: There are more than 30 filters; each tag, parameter and bound of a metric counts.
             TypeError: There is no such filter.
         """
-        conditions = search.conditions_of(self._tenant_id, model_id, criteria, self._dead_after_s)
+        has_metric, orders = search.sorting(self._tenant_id, sort, descending)
+        conditions = [*search.conditions_of(self._tenant_id, model_id, criteria, self._dead_after_s), *has_metric]
         with self._db.tenant(self._tenant_id) as connection:
-            page = search.search(connection, self._tenant_id, conditions, self._dead_after_s, limit, cursor)
+            page = search.ordered(connection, self._tenant_id, conditions, orders, self._dead_after_s, limit, cursor)
+            if not page.items:
+                search.require_sortable(connection, self._tenant_id, sort)
             if not page.items and model_id is not None:
                 of = sa.select(runs.c.run_id).filter_by(tenant_id=self._tenant_id, model_id=model_id)
                 if connection.scalar(of.limit(1)) is None:
@@ -351,7 +359,7 @@ class RunRepository(OfTenant):
             InvalidRequestError: The limit, the cursor or an attribute can't be used.
             RequestTooLargeError: There are more than 30 comparisons and orders.
         """
-        orders = orders or [Order(Field(FieldKind.ATTRIBUTE, "started_at"), is_descending=True)]
+        orders = orders or [search.NEWEST_FIRST]
         check_filters([*comparisons, *orders])
         conditions: list[sa.ColumnElement[bool]] = [runs.c.model_id.in_(model_ids)]
         conditions += [condition(self._tenant_id, each) for each in comparisons]

@@ -11,15 +11,16 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import run_metric_summaries, run_tags, runs, versions
-from ml_core.domain.comparison import Order
+from ml_core.domain.comparison import Comparison, Field, FieldKind, Operator, Order
 from ml_core.domain.keywords import check_keywords
-from ml_core.domain.metric import parse_bound
+from ml_core.domain.metric import HIGHER_IS_BETTER, parse_bound
 from ml_core.domain.run import Run, RunStatus
+from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.limits import check_choice, check_filters, check_moment
-from ml_core.registry.pages import Page, read_page
+from ml_core.registry.pages import Page
 from ml_core.registry.records import value_of
-from ml_core.registry.runs.comparing import read_ordered
+from ml_core.registry.runs.comparing import condition, read_ordered
 from ml_core.registry.runs.lifecycle import in_status, seen_status
 from ml_core.registry.runs.series import read_summaries
 from ml_core.registry.search import in_range, of_owner, tagged
@@ -27,7 +28,8 @@ from ml_core.registry.search import in_range, of_owner, tagged
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
 
-_ORDER = (runs.c.started_at, runs.c.run_id)
+STARTED = "started"
+NEWEST_FIRST = Order(Field(FieldKind.ATTRIBUTE, "started_at"), is_descending=True)
 _KEY = ("run_id",)
 
 
@@ -44,18 +46,30 @@ class RunCriteria(TypedDict, total=False):
     started_before: datetime | None
 
 
-def search(
-    connection: Connection,
-    tenant_id: TenantId,
-    conditions: Sequence[sa.ColumnElement[bool]],
-    dead_after_s: float,
-    limit: int,
-    cursor: str | None,
-) -> Page[Run]:
-    """One page of the runs that meet conditions, newest first; four statements, however many runs there are."""
-    statement = _select(tenant_id, dead_after_s).where(*conditions)
-    page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor, descending=True)
-    return Page(_complete(connection, tenant_id, page.items), page.next_cursor)
+def sorting(
+    tenant_id: TenantId, sort: str, descending: bool | None
+) -> tuple[Sequence[sa.ColumnElement[bool]], Sequence[Order]]:
+    """The order by ``started`` or by a metric, and the condition that a run has this metric."""
+    if sort == STARTED:
+        return [], [Order(NEWEST_FIRST.field, descending is not False)]
+    field = Field(FieldKind.METRIC, sort)
+    is_descending = HIGHER_IS_BETTER.get(sort.rpartition("/")[2], True) if descending is None else descending
+    return [condition(tenant_id, Comparison(field, Operator.IS_NOT_NULL))], [Order(field, is_descending)]
+
+
+def require_sortable(connection: Connection, tenant_id: TenantId, sort: str) -> None:
+    """Refuse to sort by a metric that no run has: a typo would read like a result.
+
+    Raises:
+        InvalidRequestError: No run of the tenant has it.
+    """
+    of = sa.select(run_metric_summaries.c.run_id).filter_by(tenant_id=tenant_id, metric=sort)
+    if sort != STARTED and connection.scalar(of.limit(1)) is None:
+        raise InvalidRequestError(
+            f"No run has the metric {shown(sort, 100)}.",
+            remedy="Sort by 'started', or by a metric as it was logged, such as 'validation/accuracy'.",
+            field="sort",
+        )
 
 
 def ordered(
@@ -67,7 +81,7 @@ def ordered(
     limit: int,
     cursor: str | None,
 ) -> Page[Run]:
-    """As ``search``, in any order."""
+    """One page of the runs that meet conditions; four statements, however many runs there are."""
     statement = _select(tenant_id, dead_after_s).where(*conditions)
     page = read_ordered(connection, tenant_id, statement, orders, limit=limit, cursor=cursor)
     return Page(_complete(connection, tenant_id, page.items), page.next_cursor)

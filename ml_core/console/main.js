@@ -49,10 +49,13 @@ const PAGES = {
   "t/:tenant/audit": () => import("./pages/audit.js"),
   "t/:tenant/jobs": () => import("./pages/jobs.js"),
   "t/:tenant/jobs/:job": () => import("./pages/job.js"),
+  "t/:tenant/runs": () => import("./pages/runs.js"),
+  "t/:tenant/runs/:run": () => import("./pages/run.js"),
+  "t/:tenant/run-comparison": () => import("./pages/run_comparison.js"),
 };
 
 /** The pages of a tenant in the bar. */
-const NOUNS = ["Models", "Datasets", "Jobs", "Audit"];
+const NOUNS = ["Models", "Datasets", "Jobs", "Runs", "Audit"];
 
 const bar = /** @type {HTMLElement} */ (document.getElementById("bar"));
 const notice = /** @type {HTMLElement} */ (document.getElementById("notice"));

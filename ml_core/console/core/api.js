@@ -96,7 +96,8 @@ export const at = (...names) => names.map((name) => encodeURIComponent(name)).jo
 /** @param {string} method @param {URL} url @param {Options} options */
 async function request(method, url, { query = {}, body, signal }) {
   for (const [name, value] of Object.entries(query)) {
-    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, String(value));
+    if (value === undefined || value === null || value === "") continue;
+    for (const each of [value].flat()) url.searchParams.append(name, String(each));
   }
   /** @type {Record<string, string>} */
   const headers = { "x-mlcore-console": "1" };

@@ -69,6 +69,16 @@ export default {
           <dt>Attempt</dt>
           <dd>${job.attempt} of ${job.max_attempts}</dd>
         </div>
+        ${
+          job.run_id &&
+          html`<div>
+            <dt>Run</dt>
+            <dd>
+              <a href="${link(["t", tenant, "runs", job.run_id])}">${job.run_id}</a>
+              ${job.attempt > 1 && html`<a href="${link(["t", tenant, "runs"], { parameter: `job="${job.job_id}"` })}">of all attempts</a>`}
+            </dd>
+          </div>`
+        }
         <div>
           <dt>Cores</dt>
           <dd>${number(job.cpus)}</dd>

@@ -246,7 +246,7 @@ function lineageView(lineage, tenant, model) {
   const versions = (names) =>
     names.map((name) => html`<a href="${link(["t", tenant, "models", model, "versions", name])}">${name}</a> `);
   const facts = [
-    ["Run", lineage.run_id],
+    ["Run", lineage.run_id && html`<a href="${link(["t", tenant, "runs", lineage.run_id])}">${lineage.run_id}</a>`],
     ["Datasets", lineage.datasets.length ? lineage.datasets.join(", ") : lineage.dataset_digest],
     ["Data", lineage.data_digest && html`<code>${lineage.data_digest.slice(0, 16)}…</code>`],
     ["Ancestors", lineage.ancestors.length > 0 && versions(lineage.ancestors)],

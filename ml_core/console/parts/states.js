@@ -59,8 +59,10 @@ export function refusal(error) {
 }
 
 const TONES = /** @type {Record<string, string>} */ ({
-  ...Object.fromEntries(["running", "succeeded", "ok", "stable", "loaded", "passed"].map((word) => [word, "good"])),
-  ...Object.fromEntries(["degraded", "failed", "alert", "not passed"].map((word) => [word, "bad"])),
+  ...Object.fromEntries(
+    ["running", "succeeded", "finished", "best", "ok", "stable", "loaded", "passed"].map((word) => [word, "good"]),
+  ),
+  ...Object.fromEntries(["degraded", "failed", "dead", "alert", "not passed"].map((word) => [word, "bad"])),
   ...Object.fromEntries(
     ["canary", "starting", "cancelling", "loading", "behind", "protected"].map((word) => [word, "busy"]),
   ),

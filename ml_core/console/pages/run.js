@@ -1,0 +1,197 @@
+// A run: what it was started with, what it measured, step after step while it goes on, and the files that it keeps.
+
+import { ask, at, controlUrl } from "../core/api.js";
+import { bytes, counted, duration, number, shown } from "../core/format.js";
+import { html } from "../core/html.js";
+import { filter, link } from "../core/router.js";
+import { curve, isCurve } from "../parts/curves.js";
+import { showList } from "../parts/data_table.js";
+import "../parts/line_chart.js";
+import { badge, empty } from "../parts/states.js";
+
+const MOST_CHARTS = 12;
+
+/** @type {import("../main.js").Page} */
+export default {
+  title: ({ run }) => run,
+  everyS: 2,
+
+  async load({ params: { tenant, run }, query, signal }) {
+    const path = at("tenants", tenant, "runs", run);
+    const [found, files, parts] = await Promise.all([
+      ask("GET", path, { signal }),
+      ask("GET", `${path}/files`, { signal }),
+      ask("GET", `${at("tenants", tenant)}/runs`, { query: { parent_run_id: run, limit: 1 }, signal }),
+    ]);
+    const curves = Object.entries(found.metrics).filter(([name, of]) => isCurve(of) && matches(name, query.q));
+    /** @type {Map<string, any[]>} Of `train/loss` and `validation/loss`, both in the chart of `loss`. */
+    const groups = new Map();
+    for (const [name, of] of curves) {
+      const label = name.split("/").at(-1) ?? name;
+      groups.set(label, [...(groups.get(label) ?? []), [name, of]]);
+    }
+    const charts = [...groups];
+    const drawn = charts.slice(0, MOST_CHARTS).map(async ([label, lines]) => ({
+      label,
+      series: await Promise.all(
+        lines.map(async ([name, of]) => ({ name, points: await curve(path, name, of, signal) })),
+      ),
+    }));
+    return {
+      run: found,
+      files,
+      hasParts: parts.items.length > 0,
+      charts: await Promise.all(drawn),
+      all: charts.length,
+    };
+  },
+
+  view({ run, files, hasParts, charts, all }, { params: { tenant } }) {
+    return html`<p class="quiet"><a href="${link(["t", tenant, "runs"])}">Runs</a></p>
+      <h1 tabindex="-1">${run.kind} ${run.model_id} ${badge(run.status)}</h1>
+      <p class="quiet"><code>${run.run_id}</code></p>
+      ${factsView(run, tenant, hasParts)}
+      ${
+        run.error &&
+        html`<section>
+          <h2>${run.status === "failed" ? "Why it failed" : "Why it ended"}</h2>
+          <pre class="log" tabindex="0" aria-label="Error">${run.error}</pre>
+        </section>`
+      }
+      <section>
+        <h2>Curves</h2>
+        ${charts.length ? html`<div class="grid">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No metric has more than one value here.")}
+        ${all > charts.length && html`<p class="quiet">${charts.length} of ${counted(all, "chart")}. Search metrics for others.</p>`}
+      </section>
+      <section>
+        <h2>Metrics</h2>
+        <data-table></data-table>
+      </section>
+      <section>
+        <h2>Parameters</h2>
+        ${pairsView("Parameters", run.parameters, "It was started without parameters.")}
+      </section>
+      <section>
+        <h2>Tags</h2>
+        ${pairsView("Tags", run.tags, "It has no tag.")}
+      </section>
+      <section>
+        <h2>Files</h2>
+        ${filesView(files, tenant, run.run_id)}
+      </section>`;
+  },
+
+  connect(main, { run, charts }, { query, refresh }) {
+    main
+      .querySelectorAll("line-chart")
+      .forEach((chart, index) => Object.assign(chart, { series: charts[index].series }));
+    const all = Object.entries(run.metrics);
+    showList(main, {
+      label: "Metrics",
+      search: all.length > 1 ? "Search metrics" : undefined,
+      text: query.q,
+      searched(text) {
+        filter({ q: text });
+        refresh();
+      },
+      key: ([name]) => name,
+      async load({ limit, cursor = "0", text }) {
+        const found = all.filter(([name]) => matches(name, text));
+        const end = Number(cursor) + limit;
+        return { items: found.slice(Number(cursor), end), next_cursor: end < found.length ? String(end) : null };
+      },
+      none: "It logged no metric.",
+      columns: [
+        { name: "Metric", cell: ([name]) => name },
+        { name: "Last", isNumber: true, cell: ([, of]) => number(of.last_value) },
+        { name: "Step", isNumber: true, cell: ([, of]) => number(of.last_step) },
+        { name: "Lowest", isNumber: true, cell: ([, of]) => number(of.minimum) },
+        { name: "Highest", isNumber: true, cell: ([, of]) => number(of.maximum) },
+        { name: "Points", isNumber: true, cell: ([, of]) => number(of.points) },
+        { name: "Not finite", isNumber: true, cell: ([, of]) => number(of.not_finite) },
+      ],
+    });
+  },
+};
+
+/** @param {string} name @param {string | undefined} text */
+const matches = (name, text = "") => name.toLowerCase().includes(text.toLowerCase());
+
+/** @param {any} run @param {string} tenant @param {boolean} hasParts */
+function factsView(run, tenant, hasParts) {
+  const { job } = run.parameters;
+  const version = (reference) => {
+    const [model, name] = reference.split("@");
+    return html`<a href="${link(["t", tenant, "models", model, "versions", name])}">${model} ${name}</a> `;
+  };
+  const facts = [
+    ["Model", html`<a href="${link(["t", tenant, "runs"], { model: run.model_id })}">Runs of ${run.model_id}</a>`],
+    ["Versions", run.versions.length > 0 && run.versions.map(version)],
+    ["Started", html`<when-time datetime="${run.started_at}"></when-time> by ${run.created_by}`],
+    ["Took", run.finished_at && duration((Date.parse(run.finished_at) - Date.parse(run.started_at)) / 1000)],
+    ["Last sign of life", !run.finished_at && html`<when-time datetime="${run.heartbeat_at}"></when-time>`],
+    ["Job", /^job_\w+$/.test(job) && html`<a href="${link(["t", tenant, "jobs", job])}">${job}</a>`],
+    [
+      "Part of",
+      run.parent_run_id && html`<a href="${link(["t", tenant, "runs", run.parent_run_id])}">${run.parent_run_id}</a>`,
+    ],
+    [
+      "Parts",
+      hasParts &&
+        html`<a href="${link(["t", tenant, "runs"], { parent: run.run_id })}">List</a>,
+          <a href="${link(["t", tenant, "runs"], { parent: run.run_id, view: "parameters" })}">by parameters</a>`,
+    ],
+  ].filter(([, value]) => value);
+  return html`<dl class="facts">
+    ${facts.map(
+      ([term, value]) =>
+        html`<div>
+          <dt>${term}</dt>
+          <dd>${value}</dd>
+        </div>`,
+    )}
+  </dl>`;
+}
+
+/** @param {string} label @param {Record<string, unknown>} pairs @param {string} none */
+function pairsView(label, pairs, none) {
+  const names = Object.keys(pairs).sort();
+  if (!names.length) return empty(none);
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="${label}">
+    <table>
+      <tbody>
+        ${names.map(
+          (name) =>
+            html`<tr data-key="${label}-${name}">
+              <th scope="row">${name}</th>
+              <td>${valueView(pairs[name])}</td>
+            </tr>`,
+        )}
+      </tbody>
+    </table>
+  </div>`;
+}
+
+/** @param {unknown} value */
+const valueView = (value) =>
+  value && typeof value === "object"
+    ? html`<details>
+        <summary>${counted(Object.keys(value).length, "entry", "entries")}</summary>
+        <pre tabindex="0">${JSON.stringify(value, null, 2)}</pre>
+      </details>`
+    : shown(value);
+
+/** @param {any[]} files @param {string} tenant @param {string} run */
+function filesView(files, tenant, run) {
+  if (!files.length) return empty("It keeps no file.");
+  const address = (name) => controlUrl(`${at("tenants", tenant, "runs", run, "files")}/${at(...name.split("/"))}`);
+  return html`<ul class="rows">
+    ${files.map(
+      ({ name, size_bytes: size, created_at: created }) =>
+        html`<li data-key="file-${name}">
+          <a href="${address(name)}" download="${name.split("/").at(-1)}">${name}</a> ${bytes(size)}
+          <when-time datetime="${created}"></when-time>
+        </li>`,
+    )}
+  </ul>`;
+}

@@ -1,0 +1,139 @@
+// Runs side by side: their curves over each other, metrics with the best, and parameters with those that differ marked.
+
+import { ApiError, ask, at } from "../core/api.js";
+import { counted, number, shown } from "../core/format.js";
+import { html } from "../core/html.js";
+import { filter, link } from "../core/router.js";
+import { curve, isCurve } from "../parts/curves.js";
+import { lineStyle } from "../parts/line_chart.js";
+import { badge, empty, problem, refusal } from "../parts/states.js";
+
+const MOST_LINES = 60; // each is a question
+
+/** @type {import("../main.js").Page} */
+export default {
+  title: () => "Runs side by side",
+  everyS: 3,
+
+  async load({ params: { tenant }, query, signal }) {
+    const wanted = [...new Set((query.runs ?? "").split(",").filter(Boolean))];
+    const asked = ask("GET", `${at("tenants", tenant)}/run-comparison`, { query: { run: wanted }, signal });
+    const compared = await asked.catch((error) => {
+      if (error instanceof ApiError && error.status === 404) throw error;
+      return refusal(error);
+    });
+    if (compared instanceof ApiError) return { wanted, refused: compared, charts: [] };
+    const curves = Object.entries(compared.metrics).filter(
+      ([name, { runs }]) => name.includes(query.q ?? "") && Object.values(runs).some(isCurve),
+    );
+    const drawn = curves.slice(0, Math.ceil(MOST_LINES / wanted.length)).map(async ([label, { runs }]) => ({
+      label,
+      series: await Promise.all(
+        wanted.map(async (name) => {
+          const path = at("tenants", tenant, "runs", name);
+          return { name, points: runs[name] ? await curve(path, label, runs[name], signal) : [] };
+        }),
+      ),
+    }));
+    return { wanted, compared, charts: await Promise.all(drawn), all: curves.length };
+  },
+
+  view({ compared, refused, charts, all }, { params: { tenant }, query }) {
+    return html`<p class="quiet"><a href="${link(["t", tenant, "runs"])}">Runs</a></p>
+      <h1 tabindex="-1">Runs side by side</h1>
+      <form class="line" data-action="add">
+        <label class="field"
+          ><span>Another run</span>
+          <input
+            name="run"
+            required
+            pattern="run_[0-9a-f]{16}"
+            placeholder="run_0123456789abcdef"
+            autocomplete="off"
+            spellcheck="false"
+        /></label>
+        <button type="submit">Add</button>
+      </form>
+      ${
+        compared
+          ? html`<section>
+                <h2>Curves</h2>
+                <form class="line" data-action="search" role="search">
+                  <label class="field"
+                    ><span>Metrics with</span>
+                    <input name="q" type="search" value="${query.q}" autocomplete="off" spellcheck="false"
+                  /></label>
+                  <button type="submit">Search</button>
+                </form>
+                ${charts.length ? html`<div class="grid wide">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No such metric has more than one value in any of them.")}
+                ${all > charts.length && html`<p class="quiet">${charts.length} of ${counted(all, "chart")}. Search metrics for others.</p>`}
+              </section>
+              <section>
+                <h2>Values</h2>
+                ${valuesView(compared, tenant, query)}
+              </section>`
+          : problem(refused)
+      }`;
+  },
+
+  connect(main, { charts }) {
+    main
+      .querySelectorAll("line-chart")
+      .forEach((chart, index) => Object.assign(chart, { series: charts[index].series }));
+  },
+
+  actions: {
+    async add(element, { wanted }, { refresh }) {
+      const form = /** @type {HTMLFormElement} */ (element);
+      filter({ runs: [...wanted, new FormData(form).get("run")].join(",") });
+      form.reset();
+      await refresh();
+    },
+
+    async search(element, _, { refresh }) {
+      filter({ q: String(new FormData(/** @type {HTMLFormElement} */ (element)).get("q")).trim() });
+      await refresh();
+    },
+  },
+};
+
+/** @param {any} compared @param {string} tenant @param {Record<string, string>} query */
+function valuesView({ runs, metrics, parameters, same_parameters: same, tags }, tenant, query) {
+  const names = runs.map((run) => run.run_id);
+  const without = (name) => names.filter((other) => other !== name).join(",");
+  const row = (part, name, cell, mark) =>
+    html`<tr data-key="${part}/${name}">
+      <th scope="row">${name} <span class="quiet">${part}</span> ${mark}</th>
+      ${names.map((run) => html`<td class="value">${cell(run)}</td>`)}
+    </tr>`;
+  const differing = (part, values) =>
+    Object.entries(values).map(([name, of]) =>
+      row(part, name, (run) => (run in of ? shown(of[run]) : "–"), badge("differs")),
+    );
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Runs side by side">
+    <table>
+      <thead>
+        <tr>
+          <td></td>
+          ${runs.map(
+            ({ run_id: id, model_id: model, kind, status }, index) =>
+              html`<th scope="col" class="value">
+                <svg class="swatch ${lineStyle(index)}" viewBox="0 0 22 8" aria-hidden="true">
+                  <path d="M1 4h20"></path>
+                </svg>
+                <a href="${link(["t", tenant, "runs", id])}">${id}</a><br />${kind} ${model} ${badge(status)}<br />
+                ${names.length > 2 && html`<a href="${link(["t", tenant, "run-comparison"], { ...query, runs: without(id) })}" aria-label="Leave out ${id}">Leave out</a>`}
+              </th>`,
+          )}
+        </tr>
+      </thead>
+      <tbody>
+        ${Object.entries(metrics).map(([name, { runs: of, best_last_run: best }]) =>
+          row("metric", name, (run) => html`${number(of[run]?.last)} ${run === best && badge("best")}`, null),
+        )}
+        ${differing("parameter", parameters)}${differing("tag", tags)}
+        ${Object.entries(same).map(([name, value]) => row("parameter", name, () => shown(value), null))}
+      </tbody>
+    </table>
+  </div>`;
+}

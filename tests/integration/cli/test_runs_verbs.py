@@ -41,6 +41,12 @@ def test_runs_are_listed(mlcore: Any, two_runs: tuple[str, str, str]) -> None:
     assert [run["run_id"] for run in rest["items"]] == [first]
     finished = mlcore("runs", "list", "-t", tenant, "--status", "finished", "--tag", "team=support", "--json").json
     assert [run["run_id"] for run in finished["items"]] == [second]
+    for option in (("--parameter", "C=2"), ("--metric", "accuracy>=0.5")):
+        found = mlcore("runs", "list", "-t", tenant, *option, "--json").json
+        assert [run["run_id"] for run in found["items"]] == [second]
+    for way, order in (("--descending", [second, first]), ("--ascending", [first, second])):
+        found = mlcore("runs", "list", "-t", tenant, "--sort", "accuracy", way, "--json").json
+        assert [run["run_id"] for run in found["items"]] == order
     assert "No run matches." in mlcore("runs", "list", "-t", tenant, "-m", "tickets", "--status", "failed").out
     typo = mlcore("runs", "list", "-t", tenant, "-m", "tikets")
     assert (typo.code, "The model tikets does not exist" in typo.err) == (1, True)

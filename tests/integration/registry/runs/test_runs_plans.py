@@ -108,6 +108,7 @@ CALLS: dict[str, Callable[[RunRepository], object]] = {
     "by parent": lambda runs: runs.search(parent_run_id=newest(runs)),
     "by tag": lambda runs: runs.search(tags={"team": "team_1"}),
     "by parameter": lambda runs: runs.search(TICKETS, parameters={"C": 1}),
+    "sorted by metric": lambda runs: runs.search(sort="loss", limit=5, cursor=runs.search(sort="loss").next_cursor),
     "by metric": lambda runs: runs.search(metrics="loss>=0.9"),
     "get": lambda runs: runs.get(newest(runs)),
     "compare": lambda runs: runs.compare([run.run_id for run in runs.search(TICKETS, limit=5).items]),

@@ -14,6 +14,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import Lineage
 from ml_core.exceptions import InvalidRequestError, RunNotFoundError
 from ml_core.ids import TenantId
+from ml_core.registry.pages import every
 from ml_core.registry.runs import RunRepository, RunStatus
 from support.registry import TICKETS, register, superuser
 
@@ -96,6 +97,41 @@ def test_a_query_finds_what_it_says(
     assert {names_of[run.run_id] for run in runs.search(**query).items} == names
 
 
+@pytest.mark.parametrize(
+    ("query", "order"),
+    [
+        ({"sort": "accuracy"}, [2, 0, 3, 1, 4]),
+        ({"sort": "accuracy", "descending": False}, [1, 3, 0, 2, 4]),
+        ({"sort": "accuracy", "metrics": "accuracy<=0.7"}, [3, 1]),
+        ({"sort": "validation/loss"}, [1, 2, 0, 3, 4]),
+        ({"sort": "size"}, [5, 1]),
+        ({"sort": "size", "model_id": "churn"}, [5]),
+        ({"sort": "size", "status": "failed"}, []),
+        ({"descending": False}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_runs_are_sorted(runs: RunRepository, query: dict[str, Any], order: list[int]) -> None:
+    """By their start, or those that have a metric: the best first, and what is not a number last. Also in pages."""
+    values = zip((0.8, 0.2, 0.9, 0.6, math.nan), (3.0, 1.0, 2.0, 4.0, math.inf), strict=True)
+    ids = [runs.start(TICKETS) for _ in range(5)] + [runs.start("churn")]
+    for run_id, (accuracy, loss) in zip(ids, values, strict=False):
+        runs.log_metrics(run_id, {"accuracy": accuracy, "validation/loss": loss})
+    runs.log_metrics(ids[1], {"size": 1.0})
+    runs.log_metrics(ids[5], {"size": 2.0})
+    pages = every(lambda _, cursor: runs.search(**query, limit=2, cursor=cursor))
+    assert [ids.index(run.run_id) for run in pages] == order
+
+
+def test_a_sorting_by_nothing_is_refused(runs: RunRepository, known: dict[str, str]) -> None:
+    """A metric that no run has, and a cursor of another order."""
+    with pytest.raises(InvalidRequestError, match="No run has the metric 'acuracy'"):
+        runs.search(sort="acuracy")
+    cursor = runs.search(sort="accuracy", limit=1).next_cursor
+    for other in ({}, {"sort": "accuracy", "descending": False}):
+        with pytest.raises(InvalidRequestError, match="cursor"):
+            runs.search(**other, cursor=cursor)
+
+
 def test_parts_and_times_are_found(runs: RunRepository, known: dict[str, str]) -> None:
     """By parent; from a moment on, before a moment."""
     assert [run.run_id for run in runs.search(parent_run_id=known["whole"]).items] == [known["part"]]
@@ -146,6 +182,7 @@ def test_a_comparison_says_what_differs_and_which_is_best(runs: RunRepository) -
         "hyperparameters.C": {first: 1, second: 2},
         "hyperparameters.l1": {first: 0.5},
     }
+    assert found["same_parameters"] == {"seed": 1}
     assert found["tags"] == {"b": {second: "y"}}
     metrics = found["metrics"]
     assert metrics["validation/accuracy"] == {

@@ -18,6 +18,7 @@ const SHOWN = 3; // parameters and metrics of a row
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ tenant }) => `Runs of ${tenant}`,
+
   async load({ params: { tenant }, query, signal }) {
     if (query.view !== "parameters") return null;
     const runs = await every(`${at("tenants", tenant)}/runs`, { query: filters(query), signal }, MOST_RUNS);
@@ -50,7 +51,7 @@ export default {
         <button type="submit">Search</button>
       </form>
       <nav class="filter" aria-label="View">${view("", "List")} ${view("parameters", "Parameters and a metric")}</nav>
-      ${data && parametersView(data, query)}
+      ${data && parametersView(data)}
       <form data-action="compare">
         <data-table></data-table>
         <div class="buttons"><button type="submit">Compare the chosen runs</button></div>
@@ -249,8 +250,8 @@ function rangesOf({ ranges = "{}" }) {
 const keptText = ({ runs, plot }) =>
   `${number(keptOf(plot).size)} of ${counted(runs.length, "run")} within the chosen ranges.`;
 
-/** @param {any} data @param {Record<string, string>} query */
-function parametersView(data, query) {
+/** @param {any} data */
+function parametersView(data) {
   const { runs, metric, metrics, plot, left } = data;
   if (!metric) return empty("No run that matches has a metric.");
   return html`<section>
@@ -273,6 +274,6 @@ function parametersView(data, query) {
       ${left > 0 && `${counted(left, "parameter")} more differ, and have no axis.`} Drag along an axis to choose a
       range; the arrow keys move its ends.
     </p>
-    ${query.ranges && html`<div class="buttons">${button({ action: "clear", text: "All ranges" })}</div>`}
+    <div class="buttons">${button({ action: "clear", text: "All ranges" })}</div>
   </section>`;
 }

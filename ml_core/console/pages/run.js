@@ -4,7 +4,7 @@ import { ask, at, controlUrl } from "../core/api.js";
 import { bytes, counted, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { curve, isCurve } from "../parts/curves.js";
+import { curve, isCurve, matches } from "../parts/curves.js";
 import { showList } from "../parts/data_table.js";
 import "../parts/line_chart.js";
 import { badge, empty } from "../parts/states.js";
@@ -113,9 +113,6 @@ export default {
     });
   },
 };
-
-/** @param {string} name @param {string | undefined} text */
-const matches = (name, text = "") => name.toLowerCase().includes(text.toLowerCase());
 
 /** @param {any} run @param {string} tenant @param {boolean} hasParts */
 function factsView(run, tenant, hasParts) {

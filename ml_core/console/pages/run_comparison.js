@@ -4,10 +4,11 @@ import { ApiError, ask, at } from "../core/api.js";
 import { counted, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { curve, isCurve } from "../parts/curves.js";
+import { curve, isCurve, matches } from "../parts/curves.js";
 import { lineStyle } from "../parts/line_chart.js";
 import { badge, empty, problem, refusal } from "../parts/states.js";
 
+const MOST_CHARTS = 12;
 const MOST_LINES = 60; // each is a question
 
 /** @type {import("../main.js").Page} */
@@ -24,17 +25,19 @@ export default {
     });
     if (compared instanceof ApiError) return { wanted, refused: compared, charts: [] };
     const curves = Object.entries(compared.metrics).filter(
-      ([name, { runs }]) => name.includes(query.q ?? "") && Object.values(runs).some(isCurve),
+      ([name, { runs }]) => matches(name, query.q) && Object.values(runs).some(isCurve),
     );
-    const drawn = curves.slice(0, Math.ceil(MOST_LINES / wanted.length)).map(async ([label, { runs }]) => ({
-      label,
-      series: await Promise.all(
-        wanted.map(async (name) => {
-          const path = at("tenants", tenant, "runs", name);
-          return { name, points: runs[name] ? await curve(path, label, runs[name], signal) : [] };
-        }),
-      ),
-    }));
+    const drawn = curves
+      .slice(0, Math.min(MOST_CHARTS, Math.ceil(MOST_LINES / wanted.length)))
+      .map(async ([label, { runs }]) => ({
+        label,
+        series: await Promise.all(
+          wanted.map(async (name) => {
+            const path = at("tenants", tenant, "runs", name);
+            return { name, points: runs[name] ? await curve(path, label, runs[name], signal) : [] };
+          }),
+        ),
+      }));
     return { wanted, compared, charts: await Promise.all(drawn), all: curves.length };
   },
 
@@ -83,11 +86,9 @@ export default {
   },
 
   actions: {
-    async add(element, { wanted }, { refresh }) {
-      const form = /** @type {HTMLFormElement} */ (element);
-      filter({ runs: [...wanted, new FormData(form).get("run")].join(",") });
-      form.reset();
-      await refresh();
+    add(element, { wanted }, { params: { tenant }, query }) {
+      const added = new FormData(/** @type {HTMLFormElement} */ (element)).get("run");
+      location.hash = link(["t", tenant, "run-comparison"], { ...query, runs: [...wanted, added].join(",") });
     },
 
     async search(element, _, { refresh }) {

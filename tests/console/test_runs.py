@@ -94,7 +94,7 @@ def test_chosen_runs_are_compared(viewer, shop, client):
         page.keyboard.press("Space")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Runs side by side").wait_for()
-    page.locator("line-chart path.line").nth(1).wait_for()
+    page.locator("line-chart path.curve").nth(1).wait_for()
     assert page.locator("line-chart").count() == 1
     texts = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows_of(page)}
     assert texts["C parameter differs"] == ["2", "1"]
@@ -138,12 +138,15 @@ def test_ten_thousand_points_are_one_line(viewer, shop, client):
     client.runs.finish(run)
     page = opened(viewer, shop, f"runs/{run}").page
     chart = page.locator("line-chart")
-    lines = chart.locator("path.line.color0, path.line.color1")
-    chart.locator("path.line.color1").wait_for(state="attached")
+    chart.locator("path.curve.color1").wait_for(state="attached")
     assert chart.count() == 1  # one value is no curve, and both of these are losses
     width = chart.evaluate("chart => chart.clientWidth")
-    assert 100 < lines.last.evaluate(f"path => ({PATH_POINTS})(path.getAttribute('d'))") <= 4 * width
-    assert page.get_by_role("row", name=re.compile("^train/loss")).inner_text().split("\t")[4:6] == ["7.5", "10,000"]
+    assert (
+        100
+        < chart.locator("path.curve.color0").evaluate(f"path => ({PATH_POINTS})(path.getAttribute('d'))")
+        <= 4 * width
+    )
+    assert page.get_by_role("row", name=re.compile("^train.loss")).inner_text().split("\t")[4:6] == ["7.5", "10,000"]
     slider = chart.get_by_role("slider")
     slider.focus()
     page.keyboard.press("Home")
@@ -178,7 +181,7 @@ def test_a_chart_keeps_every_extreme(viewer, shop):
             const points = Array.from({ length: 100000 }, (_, step) => [step, step === spike ? 1000 : Math.random()]);
             const plain = points.map(([step]) => [step, 1]);
             chart.series = [{ name: "a", points }, { name: "b", points: plain }, { name: "none", points: [] }];
-            const paths = [...chart.querySelectorAll("path.line")].map((path) => path.getAttribute("d"));
+            const paths = [...chart.querySelectorAll("path.curve")].map((path) => path.getAttribute("d"));
             const tops = paths[0].match(/ [\\d.]+/g).map(Number);
             answers.push([Math.min(...tops), tops.length, paths[1].match(/[ML]/g).length, chart.clientWidth]);
           }
@@ -198,7 +201,7 @@ def test_values_that_are_not_finite_are_gaps(viewer, shop, client):
     client.runs.log_series(run, "never", [0, 1], [math.nan, math.nan])
     page = opened(viewer, shop, f"runs/{run}").page
     chart = page.locator("line-chart[label=loss]")
-    path = chart.locator("path.line.color0").last.get_attribute("d")
+    path = chart.locator("path.curve.color0").last.get_attribute("d")
     assert path.count("v-6") == 2
     assert path.count("h0") == 2  # a point at each side
     slider = chart.get_by_role("slider")
@@ -277,8 +280,7 @@ def test_parameters_beside_a_metric(viewer, shop, client):
     ]
     slider = chart.get_by_role("slider", name="depth: at most")
     slider.focus()
-    page.keyboard.press("PageDown")
-    page.keyboard.press("PageDown")
+    page.keyboard.press("ArrowDown")
     assert slider.get_attribute("aria-valuetext") == "4"
     page.get_by_text("5 of 6 runs within the chosen ranges.").wait_for()
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "depth: at most"
@@ -295,14 +297,14 @@ def test_parameters_beside_a_metric(viewer, shop, client):
     page.keyboard.press("Escape")
     page.get_by_text("5 of 6 runs within the chosen ranges.").wait_for()
     box = chart.locator("rect.touch").nth(2).bounding_box()  # rate, from 1 at the top to 1e-5
-    page.mouse.move(box["x"] + 16, box["y"] + 4)
+    page.mouse.move(box["x"] + 16, box["y"] + 0.15 * box["height"])
     page.mouse.down()
-    page.mouse.move(box["x"] + 16, box["y"] + box["height"] / 4, steps=4)
+    page.mouse.move(box["x"] + 16, box["y"] + 0.5 * box["height"], steps=4)
     page.mouse.up()
     page.get_by_text("2 of 6 runs within the chosen ranges.").wait_for()
     ranges = json.loads(re.search(r"ranges=([^&]*)", unquote(page.url).replace("+", " "))[1])
     assert ranges.keys() == {"depth", "rate"}
-    page.mouse.click(box["x"] + 16, box["y"] + box["height"] / 2)  # a click beside the ends takes it away
+    page.mouse.click(box["x"] + 16, box["y"] + 0.3 * box["height"])  # a click between the ends takes it away
     page.get_by_text("5 of 6 runs within the chosen ranges.").wait_for()
     page.get_by_role("button", name="All ranges").click()
     page.get_by_text("6 of 6 runs within the chosen ranges.").wait_for()
@@ -378,8 +380,8 @@ def test_runs_are_accessible(viewer, shop, client, scheme, width):
     pages = {
         "runs": "tbody tr",
         f"runs?view=parameters&by=train/loss&ranges={ranges}": "parallel-coordinates .range",
-        f"runs/{names[0]}": "line-chart path.line",
-        f"run-comparison?runs={','.join(names)}": "line-chart path.line",
+        f"runs/{names[0]}": "line-chart path.curve",
+        f"run-comparison?runs={','.join(names)}": "line-chart path.curve",
         "run-comparison": ".problem",
     }
     for path, content in pages.items():

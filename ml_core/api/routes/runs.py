@@ -75,7 +75,7 @@ def list_runs(
 
 @operation(router, "GET", "/run-comparison", "runs.compare", Scope.READ)
 def compare_runs(
-    access: TenantAccess, run: Annotated[list[str], Query(description="The runs, in this order.", min_length=2)]
+    access: TenantAccess, run: Annotated[list[str], Query(description="Two runs or more, in this order.")]
 ) -> RunComparison:
     """What differs between runs, and which is best in each metric."""
     return RunComparison.model_validate(access.of(RunRepository).compare(run))

@@ -7,6 +7,7 @@ import { filter, link } from "../core/router.js";
 import { curve, isCurve, matches } from "../parts/curves.js";
 import { showList } from "../parts/data_table.js";
 import "../parts/line_chart.js";
+import { parametersOf } from "../parts/parameters.js";
 import { badge, empty } from "../parts/states.js";
 
 const MOST_CHARTS = 12;
@@ -60,7 +61,7 @@ export default {
       }
       <section>
         <h2>Curves</h2>
-        ${charts.length ? html`<div class="grid">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No metric has more than one value here.")}
+        ${charts.length ? html`<div class="grid wide">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No metric has more than one value here.")}
         ${all > charts.length && html`<p class="quiet">${charts.length} of ${counted(all, "chart")}. Search metrics for others.</p>`}
       </section>
       <section>
@@ -69,11 +70,11 @@ export default {
       </section>
       <section>
         <h2>Parameters</h2>
-        ${pairsView("Parameters", run.parameters, "It was started without parameters.")}
+        ${pairsView("Parameters", parametersOf(run), "It was started without parameters.")}
       </section>
       <section>
         <h2>Tags</h2>
-        ${pairsView("Tags", run.tags, "It has no tag.")}
+        ${pairsView("Tags", Object.entries(run.tags), "It has no tag.")}
       </section>
       <section>
         <h2>Files</h2>
@@ -150,33 +151,23 @@ function factsView(run, tenant, hasParts) {
   </dl>`;
 }
 
-/** @param {string} label @param {Record<string, unknown>} pairs @param {string} none */
+/** @param {string} label @param {[string, unknown][]} pairs @param {string} none */
 function pairsView(label, pairs, none) {
-  const names = Object.keys(pairs).sort();
-  if (!names.length) return empty(none);
+  if (!pairs.length) return empty(none);
   return html`<div class="scroll" role="region" tabindex="0" aria-label="${label}">
     <table>
       <tbody>
-        ${names.map(
-          (name) =>
+        ${pairs.map(
+          ([name, value]) =>
             html`<tr data-key="${label}-${name}">
               <th scope="row">${name}</th>
-              <td>${valueView(pairs[name])}</td>
+              <td>${shown(value)}</td>
             </tr>`,
         )}
       </tbody>
     </table>
   </div>`;
 }
-
-/** @param {unknown} value */
-const valueView = (value) =>
-  value && typeof value === "object"
-    ? html`<details>
-        <summary>${counted(Object.keys(value).length, "entry", "entries")}</summary>
-        <pre tabindex="0">${JSON.stringify(value, null, 2)}</pre>
-      </details>`
-    : shown(value);
 
 /** @param {any[]} files @param {string} tenant @param {string} run */
 function filesView(files, tenant, run) {

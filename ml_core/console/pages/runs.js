@@ -5,6 +5,7 @@ import { counted, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
+import { byName, parametersOf } from "../parts/parameters.js";
 import { keptOf } from "../parts/parallel_coordinates.js";
 import { badge, button, empty } from "../parts/states.js";
 
@@ -167,11 +168,10 @@ function table(tenant, asked, isFiltered, load) {
           html`<input type="checkbox" class="choose" name="run" value="${id}" aria-label="Compare ${id}" />`,
       },
       { name: "Run", cell: ({ run_id: id }) => html`<a href="${link(["t", tenant, "runs", id])}">${id}</a>` },
-      { name: "Model", cell: (run) => run.model_id },
-      { name: "Kind", cell: (run) => run.kind },
+      { name: "Model", cell: (run) => html`${run.model_id} <span class="quiet">${run.kind}</span>` },
       { name: "Status", cell: (run) => badge(run.status) },
       { name: "Metrics", cell: (run) => some(metricsOf(run, asked), number) },
-      { name: "Parameters", cell: (run) => some(parametersOf(run).sort(byHyperparameter), shown) },
+      { name: "Parameters", cell: (run) => some(parametersOf(run), shown) },
       { name: "Started", cell: (run) => html`<when-time datetime="${run.started_at}"></when-time>` },
       { name: "Took", isNumber: true, cell: tookText },
     ],
@@ -199,19 +199,6 @@ function byImportance(one, other) {
   return rank(one) - rank(other) || (one < other ? -1 : 1);
 }
 
-/** The parameters of a run without their objects: `hyperparameters.C`. @param {any} run @returns {[string, any][]} */
-function parametersOf({ parameters }) {
-  const flat = (value, name) =>
-    value && typeof value === "object" && !Array.isArray(value)
-      ? Object.entries(value).flatMap(([key, inner]) => flat(inner, name ? `${name}.${key}` : key))
-      : [[name, value]];
-  return /** @type {[string, any][]} */ (flat(parameters, "")).filter(([name]) => name);
-}
-
-/** @param {[string, any]} one @param {[string, any]} other */
-const byHyperparameter = ([one], [other]) =>
-  Number(other.startsWith("hyperparameters.")) - Number(one.startsWith("hyperparameters."));
-
 /**
  * The parameters that differ between runs, and the metric, as axes.
  *
@@ -219,13 +206,13 @@ const byHyperparameter = ([one], [other]) =>
  */
 function axesOf(runs, metric) {
   const parameters = runs.map((run) => new Map(parametersOf(run).map(([name, value]) => [name, valueOf(value)])));
-  const names = [...new Set(parameters.flatMap((of) => [...of.keys()]))].filter((name) => {
+  const names = [...new Set(parameters.flatMap((of) => [...of.keys()]))].sort(byName).filter((name) => {
     const values = parameters.map((of) => of.get(name) ?? null);
     const known = new Set(values.filter((value) => value !== null));
     const isText = [...known].some((value) => typeof value === "string");
     return known.size && new Set(values).size > 1 && !(isText && known.size > MOST_CATEGORIES);
   });
-  const most = names.sort((one, other) => byHyperparameter([one, 0], [other, 0])).slice(0, MOST_AXES);
+  const most = names.slice(0, MOST_AXES);
   const rows = runs.map((run, index) => ({
     key: run.run_id,
     values: [...most.map((name) => parameters[index].get(name) ?? null), run.metrics[metric].last_value],

@@ -26,7 +26,7 @@ import { valueTicks } from "./ticks.js";
  */
 
 const HEIGHT = 320;
-const [TOP, BOTTOM, LEFT, RIGHT] = [34, HEIGHT - 14, 84, 24];
+const [TOP, BOTTOM, LEFT, RIGHT] = [34, HEIGHT - 14, 96, 64];
 const [MIN_DISTANCE, TICK_DISTANCE] = [120, 44];
 const LOG_FROM = 100; // times that the highest value is the lowest
 const SHADES = 5;
@@ -130,10 +130,19 @@ class ParallelCoordinates extends HTMLElement {
     return html`<g data-key="axis-${axis.name}" class="axis ${isChosen && "chosen"}">
       <line x1="${x}" x2="${x}" y1="${TOP}" y2="${BOTTOM}"></line>
       <g aria-hidden="true">
-        <text class="middle name" x="${x}" y="16">${ending(axis.name)}<title>${axis.name}</title></text>
+        <text class="middle name" x="${x}" y="16"
+          >${ending(axis.name.split(".").at(-1) ?? "")}<title>${axis.name}</title></text
+        >
         ${axis.ticks.map(({ value, text }) => html`<text class="end" x="${x - 8}" y="${Number(y(axis.place(value) ?? 0)) + 4}">${beginning(text)}<title>${text}</title></text>`)}
       </g>
-      ${isChosen && html`<rect class="range" x="${x - 6}" y="${Number(y(high)) - 4}" width="12" height="${Number(y(low)) - Number(y(high)) + 8}"></rect>`}
+      <rect
+        class="range"
+        visibility="${isChosen ? "visible" : "hidden"}"
+        x="${x - 6}"
+        y="${Number(y(high)) - 4}"
+        width="12"
+        height="${Number(y(low)) - Number(y(high)) + 8}"
+      ></rect>
       <rect
         class="touch"
         data-axis="${index}"
@@ -293,13 +302,13 @@ function axisOf(name, values) {
     numbers.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity])
   );
   if (extent[0] > 0 && extent[1] / extent[0] >= LOG_FROM) return logAxis(name, extent);
-  const least = numbers.every(Number.isInteger) ? 1 : 0;
-  const { from, to, ticks } = valueTicks(extent, (BOTTOM - TOP) / TICK_DISTANCE, least);
-  const digits = Math.max(0, 3 - Math.floor(Math.log10(to - from || 1)));
+  const isWhole = numbers.every(Number.isInteger);
+  const { from, to, ticks } = valueTicks(extent, (BOTTOM - TOP) / TICK_DISTANCE, isWhole ? 1 : 0);
+  const digits = isWhole ? 0 : Math.max(0, 3 - Math.floor(Math.log10(to - from || 1)));
   return {
     name,
     ticks,
-    step: 1 / 50,
+    step: Math.max(1 / 50, isWhole ? 1 / (to - from) : 0),
     place: (value) => (typeof value === "number" ? (value - from) / (to - from || 1) : null),
     valueAt: (place) => Number((from + place * (to - from)).toFixed(Math.min(100, digits))),
   };

@@ -11,8 +11,9 @@ is the interpreter of another checkout's environment, such as the release before
 
 ``wrk``, which must be installed, loads all of them in turn with 1, 16 and 64 connections, one row per request; the
 order is reversed in every other round. A figure is the median of the rounds, and ``ratio`` the median of the ratios of
-ours to each. Then, of ours: p50 and p99 at half of the highest rate (``open_loop.py``), and a request of 1,000 rows,
-whose time without that of the same body for the constant answer is compared with ``predict`` of these rows in process.
+ours to each. Then p50 and p99 of ours and of the constant answer at half of our highest rate (``open_loop.py``), once
+the prediction log of the rounds is written; and a request of 1,000 rows, whose time without that of the same body for
+the constant answer is compared with ``predict`` of these rows in process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -34,7 +34,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
+import psutil
 from live_platform import wait_followed
 from open_loop import OpenLoop
 from peers import peer_python
@@ -77,9 +79,10 @@ class Ask(NamedTuple):
         """
         headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in self.headers.items())
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-            script.write(f'wrk.method = "POST"\nwrk.body = [[{self.body}]]\n{headers}')
+            script.write(f'wrk.method = "POST"\nwrk.body = [==[{self.body}]==]\n{headers}')
             script.flush()
             options = ["-t", str(min(2, connections)), "-c", str(connections), "-d", f"{seconds}s", "-s", script.name]
+            options += ["--timeout", "10s"]
             printed = subprocess.run(["wrk", *options, self.url], check=True, capture_output=True, text=True).stdout
         found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
         if found is None or "Non-2xx" in printed or "Socket errors" in printed:
@@ -218,8 +221,11 @@ def peer(name: str) -> Iterator[Asks]:
                 _wait_for(ask, process, Path(log.name))
             yield asks
         finally:
-            # With its children; MLServer does not end when it is asked to.
-            os.killpg(process.pid, signal.SIGKILL)
+            # MLServer does not end when it is asked to, and BentoML's workers have sessions of their own.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+            process.kill()
             process.wait()
 
 
@@ -259,14 +265,36 @@ def compare(contestants: dict[str, Asks], options: argparse.Namespace) -> list[d
     return rows
 
 
-def at_half_load(ours: Asks, rows: list[dict[str, Any]], seconds: int) -> dict[str, dict[str, float]]:
-    """Model → latencies at half of the highest rate that was measured."""
-    found = {}
+def at_half_load(
+    contestants: dict[str, Asks], rows: list[dict[str, Any]], seconds: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Model → contestant → latencies at half of the highest rate of ours."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for model in {row["model"]: None for row in rows}:
         highest = max(row["requests_s"]["ours"] for row in rows if row["model"] == model)
-        found[model] = OpenLoop(*ours[model]).run(highest / 2, max(4, seconds))
-        print(f"{model:20} half load  " + "  ".join(f"{name} {value:.2f}" for name, value in found[model].items()))
+        found[model] = {}
+        for name, asks in contestants.items():
+            wait_logged(contestants["ours"][model].url)
+            figures = found[model][name] = OpenLoop(*asks[model]).run(highest / 2, max(4, seconds))
+            printed = "  ".join(f"{figure} {value:.2f}" for figure, value in figures.items())
+            print(f"{model:20} half load  {name:8} {printed}", flush=True)
     return found
+
+
+def wait_logged(url: str) -> None:
+    """Wait until the replicas have written their prediction logs, which after a load take processor time for a while.
+
+    Raises:
+        TimeoutError: They have not within a minute.
+    """
+    health, deadline, empty = urljoin(url, "/healthz"), time.monotonic() + 60, 0
+    while empty < 8:  # answers in a row; each is of one of the replicas
+        if time.monotonic() > deadline:
+            raise TimeoutError("the prediction log is not written")
+        with urllib.request.urlopen(health, timeout=10) as answer:
+            queued = json.load(answer)["prediction_log"]["queued"]
+        empty = 0 if queued else empty + 1
+        time.sleep(0.05)
 
 
 def many_rows(own: dict[str, Any], models: list[str]) -> dict[str, dict[str, float]]:
@@ -315,7 +343,7 @@ def main() -> None:
                 skipped[name] = str(error)
                 print(f"{name} is skipped: {error}", file=sys.stderr)
         rows = compare(contestants, options)
-        latencies = at_half_load(own["one"], rows, options.seconds)
+        latencies = at_half_load({"ours": own["one"], "constant": constant}, rows, options.seconds)
         many = many_rows(own, options.models)
     if options.json:
         result = {"rates": rows, "half_load": latencies, "many_rows": many, "skipped": skipped}

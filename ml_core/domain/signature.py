@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from itertools import chain
+from operator import methodcaller
 from typing import Any, Final
 from unicodedata import normalize
 
@@ -39,6 +41,7 @@ from ml_core.exceptions import InvalidRequestError, SignatureMismatchError, list
 Row = Mapping[str, Any]
 Label = str | int | float | bool
 
+_values = methodcaller("values")
 _PLAIN_NUMBERS = (float, int)
 _NUMBERS_OR_NULL = frozenset({float, int, type(None)})
 _LARGEST = sys.float_info.max
@@ -205,13 +208,21 @@ class NumberColumns:
         self._names = tuple(column.name for column in numbers)
         self._is_required = np.array([not column.nullable for column in numbers], dtype=bool)
 
-    def read(self, rows: Sequence[Row]) -> dict[str, NDArray[np.float64]] | None:
+    def read(self, rows: Sequence[Row], shape: tuple[str, ...] = ()) -> dict[str, NDArray[np.float64]] | None:
         """Name → ``(n_rows,)``; None if a value is neither a number nor, in a nullable column, null.
 
         ``InputColumn.read`` then reads such values, or says which one does not fit.
+
+        Args:
+            rows: The rows.
+            shape: The names in each of them, in their order; empty if rows differ in that.
         """
         names = self._names
-        values: list[Any] = [value for row in rows for value in map(row.get, names)]
+        values: list[Any]
+        if shape == names:
+            values = list(chain.from_iterable(map(_values, rows)))
+        else:
+            values = [value for row in rows for value in map(row.get, names)]
         kinds = set(map(type, values))
         if not kinds <= _NUMBERS_OR_NULL:
             return None
@@ -241,8 +252,12 @@ class Signature(Document):
         object.__setattr__(self, "_is_ascii", all(name.isascii() for name in self._names))
         object.__setattr__(self, "_numbers", NumberColumns(self.inputs))
 
-    def columns_from_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Columns:
-        """Convert raw rows to canonical columns.
+    def columns_from_rows(self, rows: Sequence[Row]) -> Columns:
+        """Convert raw rows to canonical columns, see ``read_rows``."""
+        return self.read_rows(rows)[0]
+
+    def read_rows(self, rows: Sequence[Row], *, strict: bool = False) -> tuple[Columns, int]:
+        """Convert raw rows to canonical columns, and count the values in columns that the signature does not name.
 
         A column that the signature does not name is ignored, or refused if ``strict``. A column that a row omits is
         null. A row without any column of the signature is refused. Names are compared in Unicode's composed form.
@@ -253,7 +268,7 @@ class Signature(Document):
             strict: Refuse unknown columns.
 
         Returns:
-            The table, see ``ml_core.domain.columns``.
+            The table, see ``ml_core.domain.columns``, and the number of values that were ignored.
 
         Raises:
             SignatureMismatchError: A row does not fit; names the row (from 0) and the column.
@@ -262,24 +277,29 @@ class Signature(Document):
             rows = [{composed(name): value for name, value in row.items()} for row in rows]
         if strict:
             self._refuse_unknown(rows)
-        names = self._names
-        for index, row in enumerate(rows):
-            keys = row.keys()
-            # Only a row that lacks a column and has another in its place can be misspelled.
-            if not row or not (keys <= names or keys >= names):
-                self.check_names(row, index)
-        numbers = self._numbers.read(rows) or {}
+        # Rows of the same names in the same order, which mostly all are, are looked at once.
+        unknown = {shape: len(frozenset(shape) - self._names) for shape in set(map(tuple, rows))}
+        ignored = 0
+        if any(unknown.values()) or () in unknown:
+            ignored = sum(unknown[tuple(row)] for row in rows)
+            self._refuse_misspelled(rows, unknown)
+        numbers = self._numbers.read(rows, next(iter(unknown)) if len(unknown) == 1 else ()) or {}
         if len(numbers) == len(self.inputs):
-            return numbers
-        return {
+            return numbers, ignored
+        columns = {
             c.name: numbers[c.name] if c.name in numbers else c.read([row.get(c.name) for row in rows])
             for c in self.inputs
         }
+        return columns, ignored
 
-    def count_unknown(self, rows: Sequence[Row]) -> int:
-        """Count the values in columns that the signature does not name."""
-        names = self._names
-        return sum(0 if row.keys() <= names else len(row.keys() - names) for row in rows)
+    def _refuse_misspelled(self, rows: Sequence[Row], unknown: Mapping[tuple[str, ...], int]) -> None:
+        # Only a row that lacks a column and has another in its place can be misspelled.
+        columns = len(self._names)
+        suspicious = {shape for shape, extra in unknown.items() if not shape or (extra and len(shape) - extra < columns)}
+        if suspicious:
+            for index, row in enumerate(rows):
+                if tuple(row) in suspicious:
+                    self.check_names(row, index)
 
     def check_names(self, given: Collection[str], row: int | None = None) -> None:
         """Check for misspelled column names.

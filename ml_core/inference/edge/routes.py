@@ -167,8 +167,7 @@ class PredictBody:
 
     def columns(self, signature: Signature) -> Columns:
         """See ``Table``."""
-        columns = signature.columns_from_rows(self.raw, strict=self.strict)
-        self.unknown_values = signature.count_unknown(self.raw)
+        columns, self.unknown_values = signature.read_rows(self.raw, strict=self.strict)
         return columns
 
     def first_value(self, column: str, signature: Signature) -> str | None:  # noqa: ARG002 - rows have names

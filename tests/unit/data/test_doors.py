@@ -154,7 +154,7 @@ def test_names_match_however_their_accents_are_encoded(names):
     column = infer_columns(frame, kinds={sent: ColumnKind.CATEGORY})[0].input
     assert column.name == unicodedata.normalize("NFC", trained)
     signature = Signature((column,), Output(OutputKind.NUMBER))
-    assert signature.columns_from_rows([{sent: "a"}], strict=True)[column.name].tolist() == ["a"]
+    assert signature.read_rows([{sent: "a"}], strict=True)[0][column.name].tolist() == ["a"]
     assert columns_from_frame(pd.DataFrame({sent: ["b"]}), [column])[column.name].tolist() == ["b"]
 
 

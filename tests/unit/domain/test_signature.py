@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,11 @@ VALUES = st.one_of(
 
 
 @given(
-    rows=st.lists(st.fixed_dictionaries({"a": VALUES, "b": VALUES}, optional={"c": VALUES}), max_size=4),
+    rows=st.lists(
+        st.fixed_dictionaries({"a": VALUES, "b": VALUES}, optional={"c": VALUES})
+        | st.fixed_dictionaries({"b": VALUES, "a": VALUES}),
+        max_size=4,
+    ),
     nullable=st.tuples(st.booleans(), st.booleans()),
 )
 def test_numbers_are_read_together_as_one_by_one(rows, nullable):
@@ -69,6 +74,26 @@ def test_numbers_are_read_together_as_one_by_one(rows, nullable):
             else:
                 outcomes.append([(name, column.dtype, column.tolist()) for name, column in found.items()])
         assert repr(outcomes[0]) == repr(outcomes[1])  # NaN does not equal itself
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "A", "other"]), st.integers(0, 9)), max_size=5))
+def test_rows_with_the_same_names_are_looked_at_once(rows):
+    """The first misspelled row is refused and ignored values are counted, as if each row were looked at."""
+    inputs = tuple(InputColumn(name, ColumnKind.NUMBER, nullable=True) for name in "ab")
+    signature = Signature(inputs, Output(OutputKind.NUMBER))
+    try:
+        for index, row in enumerate(rows):
+            if not row.keys() <= {"a", "b"} or not row:
+                signature.check_names(row, index)
+    except SignatureMismatchError as error:
+        with pytest.raises(SignatureMismatchError, match=f"^{re.escape(str(error))}$"):
+            signature.read_rows(rows)
+    else:
+        columns, ignored = signature.read_rows(rows)
+        assert ignored == sum(name not in ("a", "b") for row in rows for name in row)
+        assert repr({name: values.tolist() for name, values in columns.items()}) == repr(
+            {name: [float(row.get(name, "nan")) for row in rows] for name in "ab"}
+        )
 
 
 def one_by_one(inputs, rows):

@@ -32,12 +32,13 @@ def table(seed, numbers, categories, texts=0):
     return frame, pd.Series(np.where(values[:, 0] > 0, "yes", "no"))
 
 
-def packed(store, model_id, data, **hyperparameters):
+def packed(store, model_id, data, times, **hyperparameters):
+    """A version, so many times. Each has a text of its signature for itself, so that they do not share the value."""
     model = fit_model(TrainingRequest(ModelId(model_id), None, data, hyperparameters=hyperparameters))
     version = servable(store, model)
     named = (version.ref, version.model_type, version.digest, version.size_bytes, version.format)
-    documents = [orjson.dumps(getattr(version, name).to_json()) for name in ("signature", "self_test")]
-    return PackedVersion(named, *documents)
+    signature, self_test = (orjson.dumps(getattr(version, name).to_json()) for name in ("signature", "self_test"))
+    return [PackedVersion(named, signature + b" " * blanks, self_test) for blanks in range(times)]
 
 
 @pytest.mark.parametrize(
@@ -54,13 +55,13 @@ def test_it_is_about_what_the_allocator_hands_out(tmp_path, shape, algorithm):
     """For models beyond the first ones, which bring what all share. The memory of the process grows by a tenth more."""
     store = LocalStore(tmp_path)
     options = {} if algorithm == "logistic_regression" else {"max_iter": 20}
-    versions = [packed(store, f"m{seed}", table(seed, *shape), algorithm=algorithm, **options) for seed in range(4)]
-    kept = [load_version(store, version.opened()) for version in versions]
+    packs = [packed(store, f"m{seed}", table(seed, *shape), 6, algorithm=algorithm, **options) for seed in range(4)]
+    kept = [load_version(store, first.opened()) for first, *_ in packs]
     gc.collect()
     tracemalloc.start(1)
     try:
         before = tracemalloc.get_traced_memory()[0]
-        models = [load_version(store, version.opened()) for version in versions * 5]
+        models = [load_version(store, version.opened()) for _, *others in packs for version in others]
         gc.collect()
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:

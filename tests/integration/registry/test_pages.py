@@ -21,6 +21,7 @@ from ml_core.registry.versions.repository import VersionRepository
 
 NUL, HUGE, SURROGATE = "a\0b", 2**70, "\ud800"
 NOW = datetime.now(UTC).isoformat()
+NEWEST_FIRST = repr([("attribute", "started_at", True)])
 
 
 class Rooms:
@@ -46,7 +47,7 @@ def rooms(db: DatabaseConnection, tenant_id: TenantId) -> Rooms:
 
 LISTS: dict[str, tuple[Callable[[Rooms, dict[str, Any]], Any], list[Any]]] = {
     "tenants": (lambda rooms, page: rooms.tenants.list(**page), ["a"]),
-    "runs": (lambda rooms, page: rooms.runs.search(**page), [NOW, "r"]),
+    "runs": (lambda rooms, page: rooms.runs.search(**page), [NEWEST_FIRST, NOW, "r"]),
     "points": (lambda rooms, page: rooms.runs.points(rooms.run_id, "loss", **page), [1]),
     "datasets": (lambda rooms, page: rooms.datasets.list(**page), ["d"]),
     "dataset versions": (lambda rooms, page: rooms.datasets.versions("d", **page), [2]),
@@ -60,6 +61,7 @@ def test_a_page_that_can_not_be_read_is_a_bad_request(rooms: Rooms, name: str) -
     read, key = LISTS[name]
     read(rooms, {"cursor": encode_cursor(key)})
     made_up = [[NUL if isinstance(value, str) else "1" for value in key], [*key, 1], [True] * len(key), [], ["x"] * 9]
+    made_up.append([*key[:-1], NUL if isinstance(key[-1], str) else "1"])
     for page in [
         *({"limit": limit} for limit in (0, -1, 1001)),
         *({"cursor": cursor} for cursor in ("", "é", "bm9uZQ", *map(encode_cursor, made_up))),

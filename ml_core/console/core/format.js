@@ -6,7 +6,9 @@ const WHOLE = new Intl.NumberFormat("en");
 /** A measured value with four digits; a dash for none. @param {unknown} value */
 export function number(value) {
   if (typeof value !== "number") return value === null || value === undefined ? "–" : String(value);
-  return Number.isInteger(value) && Math.abs(value) < 1e15 ? WHOLE.format(value) : NUMBER.format(value);
+  const size = Math.abs(value);
+  if (size >= 1e15 || (size > 0 && size < 1e-6)) return value.toExponential(3);
+  return Number.isInteger(value) ? WHOLE.format(value) : NUMBER.format(value);
 }
 
 /** @param {number} share */
@@ -35,6 +37,17 @@ export const subjectOf = ({ model_id: model, ...others }) =>
 
 /** A moment in UTC, to the minute. @param {number} seconds Since 1970. */
 export const moment = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ");
+
+const LOCAL = new Intl.DateTimeFormat("en-GB", {
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+});
+
+/** A moment in the reader's zone, and in UTC. @param {number} ms Since 1970. */
+export const clock = (ms) => `${LOCAL.format(ms)} (${new Date(ms).toISOString().slice(11, 19)} UTC)`;
 
 /** Text of any JSON value. @param {unknown} value */
 export const shown = (value) =>

@@ -59,7 +59,7 @@ class LineChart extends HTMLElement {
 
   /** Show these lines; what is read stays. @param {Series[]} series */
   set series(series) {
-    this.#series = series.filter(({ points }) => points.length);
+    this.#series = series;
     this.#show();
   }
 
@@ -71,7 +71,7 @@ class LineChart extends HTMLElement {
     this.#width = this.clientWidth; // 0: it can't be seen
     if (!this.#width) return;
     const { label } = this;
-    if (!this.#series.length) {
+    if (!this.#series.some(({ points }) => points.length)) {
       this.#scales = undefined;
       return render(
         this,
@@ -93,7 +93,9 @@ class LineChart extends HTMLElement {
           ${this.#series.map(
             ({ name }, index) =>
               html`<li>
-                <svg class="${style(index)}" viewBox="0 0 22 8" aria-hidden="true"><path d="M1 4h20"></path></svg>
+                <svg class="swatch ${lineStyle(index)}" viewBox="0 0 22 8" aria-hidden="true">
+                  <path d="M1 4h20"></path>
+                </svg>
                 ${name} <b></b>
               </li>`,
           )}
@@ -133,9 +135,9 @@ class LineChart extends HTMLElement {
         .map(
           (tick) => html`<text x="${x.at(tick.value).toFixed(1)}" y="${HEIGHT - 6}" class="middle">${tick.text}</text>`,
         )}
-      ${this.#series.map(({ points }, index) => html`<path class="${style(index)}" d="${line(points, x, y)}${gaps(points, x, bottom)}"></path>`)}
+      ${this.#series.map(({ points }, index) => html`<path class="${lineStyle(index)}" d="${line(points, x, y)}${gaps(points, x, bottom)}"></path>`)}
       <line class="cursor" y1="${TOP}" y2="${bottom}" visibility="hidden"></line>
-      ${this.#series.map((_, index) => html`<circle class="${style(index)}" r="4" visibility="hidden"></circle>`)}
+      ${this.#series.map((_, index) => html`<circle class="${lineStyle(index)}" r="4" visibility="hidden"></circle>`)}
     </svg>`;
   }
 
@@ -243,7 +245,7 @@ class LineChart extends HTMLElement {
 customElements.define("line-chart", LineChart);
 
 /** The class of a line: its colour, and dashes where the colours are used up. @param {number} index */
-const style = (index) => `line color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
+export const lineStyle = (index) => `line color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
 
 /** @param {number} from @param {number} to @param {number} start @param {number} end @returns {Scale} */
 function scale(from, to, start, end) {
@@ -323,7 +325,7 @@ function first(points, passes) {
 
 /** The point of a line that is nearest to x; null beyond its ends. @param {Point[]} points @param {number | null} at */
 function nearest(points, at) {
-  if (at === null) return points[points.length - 1];
+  if (at === null || !points.length) return points[points.length - 1];
   if (at < points[0][0] || at > points[points.length - 1][0]) return null;
   const index = first(points, (x) => x >= at);
   const [before, after] = [points[index - 1], points[index]];

@@ -38,7 +38,7 @@ KEEP_ALIVE_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.25
 _CHECK_EVERY_S: Final = 2.0
 # The largest share of time for looks and checks.
-_SHARE: Final = 0.1
+_SHARE: Final = 0.2
 _RETRY_MS: Final = 2_000
 CELLS: Final = "cells"
 """The topic of what replicas serve, which only the platform's own streams have."""
@@ -140,7 +140,7 @@ class Events:
     async def _follow(self) -> None:
         """Look and tell while there are streams. If that fails they end: whoever opens another is told why."""
         look: Look | None = None
-        cells: Sequence[object] = ()
+        cells: Sequence[object] | None = None  # not known
         next_check = time.monotonic() + _CHECK_EVERY_S
         try:
             while self._streams:
@@ -151,7 +151,7 @@ class Events:
                 began = time.monotonic()
                 look = await run_in_threadpool(self._changes.look, look)
                 before, cells = cells, await self._cells()
-                self._tell(look, has_moved=bool(before) and before != cells)
+                self._tell(look, has_moved=cells is not None and cells != before)
                 self._began.set()
                 await asyncio.sleep(max(_LOOK_EVERY_S, (time.monotonic() - began) / _SHARE))
         except MLFrameworkError as error:
@@ -164,10 +164,10 @@ class Events:
             for stream in self._streams:
                 stream.end()
 
-    async def _cells(self) -> Sequence[object]:
+    async def _cells(self) -> Sequence[object] | None:
         if any(stream.tenant_id is None for stream in self._streams):
             return await run_in_threadpool(reported_states, self._db)
-        return ()
+        return None
 
     def _tell(self, look: Look, *, has_moved: bool) -> None:
         of_all = set().union(*look.changed.values()) | ({CELLS} if has_moved else set())
@@ -207,7 +207,7 @@ class EventStream(Response):
         self, events: Events, tenant_id: TenantId | None, after: int | None, check: Callable[[], object]
     ) -> None:
         self._open = lambda: events.stream(tenant_id, after, check)
-        self.status_code, self.background, self.body = 200, None, b""
+        self.status_code, self.background = 200, None
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002

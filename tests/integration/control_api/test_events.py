@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 
 import httpx
 import pytest
@@ -16,6 +17,8 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.domain.replica_report import ReplicaReport
 from ml_core.inference.edge.session import COOKIE
+from ml_core.models.store import platform_store
+from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.jobs import JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.platform_keys import PlatformKeyRepository
@@ -83,7 +86,7 @@ def test_another_tenants_changes_are_not_told(db, url, bearer, tenant_id, other_
 def test_the_platform_hears_of_all_tenants_and_of_its_replicas(db, address, tenant_id):
     """With a key of the platform."""
     key = PlatformKeyRepository(db).create("operator", [Scope.READ])
-    report = ReplicaReport(0, db.settings.platform.home.name.encode().hex().ljust(32, "0")[:32], True, 1, 1)
+    report = ReplicaReport(0, uuid.uuid4(), True, 1, 1)
     reports = ReplicaReports(db, "heard")
     try:
         with listening(f"{address}/api/v1/platform/events", **bearer_of(key)) as heard:
@@ -145,7 +148,7 @@ def test_a_deleted_tenant_ends_its_streams(db, address):
     key = PlatformKeyRepository(db).create("operator", [Scope.READ])
     with listening(f"{address}/api/v1/tenants/{tenant_id}/events", **bearer_of(key)) as heard:
         wait_until(lambda: heard.is_open)
-        TenantRepository(db).delete(tenant_id)
+        TenantDeletion(db, platform_store(db.settings)).delete(tenant_id)
         wait_until(lambda: heard.is_over)
 
 
@@ -219,7 +222,8 @@ def test_a_stream_holds_no_thread_and_no_session(app, db, url, bearer):
 
 def test_without_the_registry_streams_end_and_none_begins(db, tenant_id, bearer):
     """So whoever listens asks again, and is told why; afterwards it goes on."""
-    settings = Settings(database=DatabaseSettings(url=db.urls.app, tenant_key=db.tenant_key, connect_timeout_s=1))
+    urls = {"url": db.urls.app, "ingest_url": db.urls.ingest, "owner_url": db.urls.owner}
+    settings = Settings(database=DatabaseSettings(**urls, tenant_key=db.tenant_key, connect_timeout_s=1))
     with DatabaseConnection(settings=settings) as own, served(mounted(create_app(Services(own)))) as port:
         url = f"http://127.0.0.1:{port}/api/v1/tenants/{tenant_id}/events"
         working = own._urls

@@ -10,11 +10,12 @@ import sqlalchemy as sa
 
 from ml_core.domain.quality import Verdict
 from ml_core.exceptions import RequestTooLargeError, TenantNotFoundError
+from ml_core.models.store import platform_store
 from ml_core.monitoring import watch
 from ml_core.monitoring.quality import Quality
 from ml_core.monitoring.watch import Watch
+from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.verdicts import VerdictRepository, alerting_tenants, unmeasured
 from ml_core.system import MLSystem
 from support.live import LiveModel
@@ -132,7 +133,7 @@ def test_a_tenant_that_is_deleted_meanwhile_ends_no_turn(db, turn, tenant_id, mo
 
     def delete_first(quality, *of):
         found = report(quality, *of)
-        TenantRepository(db).delete(tenant_id)
+        TenantDeletion(db, platform_store(db.settings)).delete(tenant_id)
         return found
 
     monkeypatch.setattr(Quality, "report", delete_first)

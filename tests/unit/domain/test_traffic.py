@@ -71,7 +71,5 @@ def test_the_present_is_not_shown(now):
         <= now - (shown[-1] + timedelta(seconds=INTERVAL_S))
         < timedelta(seconds=2 * INTERVAL_S)
     )
-    assert {later - earlier for earlier, later in zip(shown, shown[1:], strict=False)} == {
-        timedelta(seconds=INTERVAL_S)
-    }
+    assert {later - earlier for earlier, later in pairwise(shown)} == {timedelta(seconds=INTERVAL_S)}
     assert shown[0] > now - timedelta(seconds=(INTERVALS + 1) * INTERVAL_S)

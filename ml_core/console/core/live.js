@@ -46,7 +46,8 @@ export async function follow({ tenant, topics, everyS, signal, refresh, noticed 
 }
 
 /**
- * Ring when something changed, and when that can't be known: the page is loaded again then, and learns why.
+ * Ring when something changed, and when that can't be known: the page is loaded again then, and learns why. A refusal ends
+ * the page.
  *
  * @param {string} path @param {string[]} topics @param {Bell} bell @param {AbortSignal} signal
  */
@@ -65,8 +66,8 @@ async function listen(path, topics, bell, signal) {
         const isNews = event.name === "changed" && topics.some((topic) => event.data.topics.includes(topic));
         if (isNews || (isFirst && event.name === "listening")) bell.ring();
       }
-    } catch {
-      // The next question to the platform has the same answer.
+    } catch (error) {
+      if (error instanceof ApiError && !error.mayPass) return bell.fail(error);
     } finally {
       document.removeEventListener("visibilitychange", hide);
     }
@@ -81,10 +82,18 @@ async function listen(path, topics, bell, signal) {
 class Bell {
   #hasRung = false;
   #wake = () => {};
+  /** @type {Error | undefined} */
+  #error;
 
   ring() {
     this.#hasRung = true;
     this.#wake();
+  }
+
+  /** @param {Error} error What whoever waits shall throw. */
+  fail(error) {
+    this.#error = error;
+    this.ring();
   }
 
   /** Until it rings, or so many seconds are over. @param {number | undefined} seconds @param {AbortSignal} signal */
@@ -93,6 +102,7 @@ class Bell {
     this.#wake = () => woken.abort();
     if (!this.#hasRung) await slept(seconds ?? Infinity, signal, woken.signal);
     this.#hasRung = false;
+    if (this.#error && !signal.aborted) throw this.#error;
   }
 }
 

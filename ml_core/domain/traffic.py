@@ -12,7 +12,7 @@ from typing import Final
 
 INTERVAL_S: Final = 10
 INTERVALS: Final = 90
-"""How many are kept and shown: 15 minutes."""
+"""How many are kept: 15 minutes."""
 
 # In seconds; those of mlcore_request_seconds, so that both tell the same. The last bucket has no bound.
 _BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -107,7 +107,8 @@ def point_of(interval: Interval) -> TrafficPoint:
 def shown_intervals(now: datetime) -> list[datetime]:
     """The beginnings of the intervals that are shown, oldest first.
 
-    Without the present one and the one before, which replicas report in the course of the present one.
+    Without the present one, the one before, which replicas report in the course of the present one, and the oldest that
+    is kept, which may be removed at any moment.
     """
     present = math.floor(now.timestamp() / INTERVAL_S)
-    return [datetime.fromtimestamp(INTERVAL_S * each, UTC) for each in range(present - INTERVALS, present - 1)]
+    return [datetime.fromtimestamp(INTERVAL_S * each, UTC) for each in range(present - INTERVALS + 1, present - 1)]

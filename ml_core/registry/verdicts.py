@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import environments, live_verdicts, tenants
+from ml_core.domain.api_key import Scope
 from ml_core.domain.quality import Verdict
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
@@ -92,8 +93,10 @@ class VerdictRepository(OfTenant):
         """Keep what was found now. Nothing is kept of an environment that has gone.
 
         Raises:
+            PermissionDeniedError: The principal lacks the scope ``admin``: the platform measures.
             TenantNotFoundError: There is no such tenant, or it was deleted.
         """
+        self._db.principal.require(Scope.ADMIN)
         found = {"version": version, "quality": quality.value, "drift": drift.value}
         pointer = sa.select(*(_POINTER[name] for name in _KEY), *(sa.literal(value) for value in found.values())).where(
             _POINTER.tenant_id == self._tenant_id, _POINTER.model_id == model_id, _POINTER.environment == environment

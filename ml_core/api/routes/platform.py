@@ -68,7 +68,7 @@ def list_active_jobs(db: PlatformAccess) -> list[ActiveJob]:
 
 @operation(_guarded, "GET", "/traffic", "platform.traffic", Scope.READ)
 def show_traffic(db: PlatformAccess) -> list[CellTraffic]:
-    """Requests, errors and latency of each cell in the last 15 minutes, as its replicas report them.
+    """Requests, errors and latency of the fifty busiest cells in the last 15 minutes, as their replicas report them.
 
     A replica reports an interval within ten seconds after its end; the last two are left out.
     """

@@ -103,7 +103,9 @@ function served(tenant, pointers, verdicts) {
           const { model_id: model, environment, version, canary, shadow } = pointer;
           const measured = found.get(`${model}/${environment}`);
           const verdict = (word) =>
-            word ? html`<span title="${MEANINGS[word]}">${badge(word)}</span>` : html`<span title="Not measured yet.">–</span>`;
+            word
+              ? html`<span title="${MEANINGS[word]}">${badge(word)}</span>`
+              : html`<span title="Not measured yet.">–</span>`;
           return html`<tr data-key="${model}/${environment}">
             <td><a href="${link(["t", tenant, "models", model])}">${model}</a></td>
             <td>${environment}</td>

@@ -245,7 +245,7 @@ class LineChart extends HTMLElement {
 customElements.define("line-chart", LineChart);
 
 /** The class of a line: its colour, and dashes where the colours are used up. @param {number} index */
-export const lineStyle = (index) => `line color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
+export const lineStyle = (index) => `curve color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
 
 /** @param {number} from @param {number} to @param {number} start @param {number} end @returns {Scale} */
 function scale(from, to, start, end) {

@@ -6,6 +6,7 @@ import { html, render } from "../core/html.js";
 import "./line_chart.js";
 
 const EVERY_MS = 10_000;
+const MOST_CELLS = 4;
 
 /** @typedef {Record<string, any> & {at: string}} Point */
 /** A chart: its label, and which field of a point is which line. @type {[string, [string, string][]][]} */
@@ -47,7 +48,9 @@ class TrafficCharts extends HTMLElement {
     const { signal } = this.#left;
     const tenant = this.getAttribute("tenant");
     try {
-      const found = await ask("GET", tenant ? at("tenants", tenant, "prediction-traffic") : "platform/traffic", { signal });
+      const found = await ask("GET", tenant ? at("tenants", tenant, "prediction-traffic") : "platform/traffic", {
+        signal,
+      });
       this.#show(tenant ? [{ cell: "", points: found }] : found);
     } catch (error) {
       // What was shown stays; the page says that the platform is away.
@@ -59,7 +62,7 @@ class TrafficCharts extends HTMLElement {
 
   /** @param {{cell: string, points: Point[]}[]} cells */
   #show(cells) {
-    const shown = cells.filter(({ points }) => points.length);
+    const shown = cells.filter(({ points }) => points.length).slice(0, MOST_CELLS);
     if (!shown.length) {
       const where = this.hasAttribute("tenant") ? " and logged" : "";
       return render(this, html`<p class="state">Nothing was answered${where} in the last 15 minutes.</p>`);
@@ -69,12 +72,12 @@ class TrafficCharts extends HTMLElement {
       html`${shown.map(
         ({ cell }) =>
           html`<section class="traffic" data-key="traffic-${cell}">
-            ${cell && html`<h3>${cell}</h3>`}
             <div class="grid">
               ${CHARTS.map(([label]) => html`<line-chart time label="${cell ? `${cell}: ${label}` : label}"></line-chart>`)}
             </div>
           </section>`,
-      )}`,
+      )}
+      ${cells.length > MOST_CELLS && html`<p class="quiet">The busiest cells are shown; <code>mlcore traffic --platform</code> shows all.</p>`}`,
     );
     const charts = this.querySelectorAll("line-chart");
     shown.forEach(({ points }, row) =>

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -35,6 +36,8 @@ MAX_OF_TENANT: Final = 32
 """Of a tenant; also of the platform's own."""
 KEEP_ALIVE_S: Final = 5.0
 """Between two comments on a stream that has nothing to tell; the ingress cuts one that is silent for ten seconds."""
+LIFE_S: Final = 600.0
+"""Of a stream, at most: an ingress that was replaced runs as long as its connections."""
 _LOOK_EVERY_S: Final = 0.25
 _CHECK_EVERY_S: Final = 2.0
 # The largest share of time for looks and checks.
@@ -58,6 +61,8 @@ class Stream:
         self.is_over = False
         self._position = 0
         self._topics: set[str] = set()
+        # Not all that were opened together end together.
+        self._ends_at = time.monotonic() + LIFE_S * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
         self._woken = asyncio.Event()
 
     def tell(self, position: int, topics: set[str]) -> None:
@@ -75,7 +80,7 @@ class Stream:
     async def events(self) -> AsyncIterator[bytes]:
         """What is sent, until it ends."""
         yield b"retry: %d\n%b" % (_RETRY_MS, self._event("listening", {}))
-        while not self.is_over:
+        while not self.is_over and time.monotonic() < self._ends_at:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), KEEP_ALIVE_S)
             self._woken.clear()

@@ -77,7 +77,7 @@ class TrafficCharts extends HTMLElement {
             </div>
           </section>`,
       )}
-      ${cells.length > MOST_CELLS && html`<p class="quiet">The busiest cells are shown; <code>mlcore traffic --platform</code> shows all.</p>`}`,
+      ${cells.length > MOST_CELLS && html`<p class="quiet">The busiest cells are shown; <code>mlcore traffic --platform</code> has more.</p>`}`,
     );
     const charts = this.querySelectorAll("line-chart");
     shown.forEach(({ points }, row) =>

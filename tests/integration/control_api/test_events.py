@@ -164,6 +164,14 @@ def test_a_session_that_is_over_ends_its_stream(app, db, url, tenant_id):
     assert httpx.get(url, headers={"cookie": f"{COOKIE}={nearly_over}"}, trust_env=False).status_code == 401
 
 
+def test_a_stream_ends_after_a_while(monkeypatch, url, bearer):
+    """So that an ingress that was replaced comes to its end; whoever listens resumes."""
+    monkeypatch.setattr(streams, "LIFE_S", 1.0)
+    with listening(url, **bearer) as heard:
+        wait_until(lambda: heard.is_open)
+        wait_until(lambda: heard.is_over)
+
+
 def test_a_key_without_the_scope_hears_nothing(db, url, tenant_id):
     """403, and the scope is named."""
     key = KeyRepository(db, tenant_id).create("caller", [Scope.PREDICT])

@@ -21,6 +21,7 @@ from ml_core.domain.principal import Principal
 from ml_core.jobs.dispatcher import Dispatcher
 from ml_core.jobs.ray_jobs import RayJobRunner
 from ml_core.jobs.retraining import Retrainer
+from ml_core.monitoring.watch import Watch
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import set_priority
 from ml_core.settings import Settings, required
@@ -58,6 +59,7 @@ class ControlLoop:
             Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME),
             CellLoop(named, serve_client, partial(plan, options=OPTIONS, others=OTHERS)),
             Retrainer(named),
+            Watch(named),
         )
         self._stopped = threading.Event()
         self._threads = [

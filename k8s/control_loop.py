@@ -32,6 +32,7 @@ from ml_core.domain.principal import Principal
 from ml_core.jobs.dispatcher import Dispatcher, Runner
 from ml_core.jobs.ray_jobs import RayJobRunner
 from ml_core.jobs.retraining import Retrainer
+from ml_core.monitoring.watch import Watch
 from ml_core.platform.applications import OPTIONS, OTHERS
 from ml_core.registry.placements import PlacementRepository
 from ml_core.settings import Settings, required
@@ -74,16 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = "kubernetes"
             runner = KubernetesRunner(cluster, yaml.safe_load(given.template.read_text(encoding="utf-8")), name)
         dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=name)
-        _run([CellLoop(named, serve, plans), dispatcher, Retrainer(named)])
+        _run([CellLoop(named, serve, plans), dispatcher, Retrainer(named), Watch(named)])
 
 
-def _run(loops: Sequence[CellLoop | Dispatcher | Retrainer]) -> None:
+def _run(loops: Sequence[CellLoop | Dispatcher | Retrainer | Watch]) -> None:
     """Run them until a signal, or until one ends; then Kubernetes starts the process again."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
 
-    def run(loop: CellLoop | Dispatcher | Retrainer) -> None:
+    def run(loop: CellLoop | Dispatcher | Retrainer | Watch) -> None:
         try:
             loop.run(stopped)
         finally:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Request
 
+from ml_core.api.events import Events
 from ml_core.api.turns import Turns
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -49,6 +50,7 @@ class Services:
         self.report_work = Turns(REPORTS_AT_ONCE)
         self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
         self.sessions = Sessions(lambda: db.tenant_key)
+        self.events = Events(db)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ _MODEL = f"{_TENANT}/models/[^/]+"
 NOUNS = {
     "versions": f"({_MODEL}/versions|{_TENANT}/versions|{_TENANT}/holds).*",
     "environments": f"({_MODEL}/(environments|gates)|{_TENANT}/(environments|pointers|rollouts)).*",
-    "quality": f"{_MODEL}/(quality|drift)",
+    "quality": f"{_MODEL}/(quality|drift)|{_TENANT}/verdicts",
     "models": f"{_TENANT}/models.*",
     "runs": f"{_TENANT}/run.*",
     "mlflow": f"{_TENANT}/mlflow/.*",
@@ -39,9 +39,10 @@ NOUNS = {
     "predictions": f"{_TENANT}/prediction.*",
     "audit": f"{_TENANT}/audit.*",
     "keys": f"({_TENANT}|/v1/platform)/keys.*",
+    "events": f"({_TENANT}|/v1/platform)/events",
     "placements": f"(/v1/placements|{_TENANT}/placement|/v1/platform/shared-cell)",
     "tenants": f"/v1/tenants|{_TENANT}(/quota)?",
-    "platform": "/(healthz|v1/platform(?!/keys|/shared-cell).*)",
+    "platform": "/(healthz|v1/platform(?!/keys|/shared-cell|/events).*)",
 }
 """Module of ``routes`` → the paths of its operations; where several match, the first.
 

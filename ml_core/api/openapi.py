@@ -41,6 +41,7 @@ _NOUNS = {
     "predictions": "The prediction log, with the labels that were recorded later.",
     "quality": "How good live versions are by their labels, and what drifted from their training.",
     "audit": "The ordered feed of what changed.",
+    "events": "That something changed, told as it happens.",
 }
 """The first part of an operation's id → what it is about."""
 

@@ -48,6 +48,8 @@ _PANELS = {
         "explain": "explain",
         "predictions": "predictions",
         "quality": "quality",
+        "alerts": "live",
+        "traffic": "live",
     },
     "Maintenance": {"db": "database", "holds": "holds", "gc": "gc", "fsck": "fsck"},
 }

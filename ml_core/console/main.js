@@ -31,7 +31,8 @@ import "./parts/when_time.js";
  * @property {(main: HTMLElement, data: any, context: Context) => void} [connect] Called after each view.
  * @property {Record<string, (element: HTMLElement, data: any, context: Context) => unknown>} [actions]
  *   What an element with this `data-action` does when it is clicked, changed or submitted.
- * @property {number} [everyS] Seconds after which it is loaded again; else it is after each change of the tenant's audit.
+ * @property {string[]} [topics] It is loaded again when these change; a tenant's page else after changes of its audit.
+ * @property {number} [everyS] Seconds after which it is loaded again in any case.
  */
 
 /** @type {Record<string, () => Promise<{default: Page}>>} Address → page; each is loaded when it is first shown. */
@@ -139,7 +140,8 @@ async function keep(page, place, signal) {
   if (signal.aborted) return;
   (main.querySelector("h1") ?? main).focus({ preventScroll: true });
   scrollTo(0, 0);
-  await follow({ tenant: params.tenant, everyS: page.everyS, signal, refresh: update, noticed: say });
+  const { topics = params.tenant ? ["audit"] : [], everyS } = page;
+  await follow({ tenant: params.tenant, topics, everyS, signal, refresh: update, noticed: say });
 }
 
 function showSignIn() {

@@ -96,6 +96,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "prediction_losses": ("SELECT",),
     "replica_reports": ("SELECT (cell, replica_id, started_at, reported_at, expires_at, epoch, generation, unlisted)",),
     "replica_pending": ("SELECT",),
+    "live_verdicts": ("SELECT", "INSERT", "UPDATE (version, quality, drift, measured_at)"),
     "feed_clock": ("SELECT",),
 }
 
@@ -114,6 +115,7 @@ INGEST_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "prediction_losses": ("INSERT",),
     "replica_reports": ("SELECT", "INSERT", "UPDATE (reported_at, expires_at)"),
     "replica_pending": ("SELECT", "INSERT"),
+    "replica_traffic": ("SELECT", "INSERT"),
 }
 
 # What every role of the platform may see of Alembic's own table.
@@ -141,6 +143,7 @@ FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "create_prediction_partition(date)": OwnFunction(is_definer=False),
     "current_tenant()": OwnFunction((APP_ROLE, INGEST_ROLE)),
     "drop_reports(text, text)": OwnFunction((INGEST_ROLE,)),
+    "drop_traffic()": OwnFunction((INGEST_ROLE,)),
     "ensure_prediction_partitions(date[])": OwnFunction((INGEST_ROLE,)),
     "enter(text, text, text)": OwnFunction((APP_ROLE, INGEST_ROLE)),
     "erase(text, jsonb)": OwnFunction((APP_ROLE,)),
@@ -148,6 +151,7 @@ FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "is_bound(text)": OwnFunction(is_definer=False),
     "keep_deleted_name()": OwnFunction(),
     "keep_parameters()": OwnFunction(),
+    "note_position()": OwnFunction(),
     "note_turn()": OwnFunction(),
     "remove_tenant_rows(bigint)": OwnFunction((APP_ROLE,)),
     "stamp()": OwnFunction(),
@@ -198,6 +202,7 @@ TRIGGERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "check_generation": ("BEFORE INSERT OR UPDATE", ("environments",)),
     "fill_move": ("BEFORE INSERT", ("environment_history",)),
     "check_feed_generation": ("BEFORE INSERT OR UPDATE", ("tenants", "environments", "api_keys")),
+    "note_position": ("BEFORE INSERT OR UPDATE", ("jobs",)),
     "note_turn": ("AFTER INSERT OR UPDATE OF state", ("jobs",)),
 }
 # The columns that the trigger ``stamp`` fills in: when, who, and for which request; '' where a table has none.
@@ -224,9 +229,10 @@ STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
     "run_documents": ("created_at", "", ""),
     "jobs": ("submitted_at", "submitted_by", "request_id"),
     "schedules": ("created_at", "created_by", ""),
+    "live_verdicts": ("measured_at", "", ""),
 }
 _CALLS: Final = f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}"
-_STAMPED_ON_UPDATE: Final = ("environments", "environment_policies", "gates")
+_STAMPED_ON_UPDATE: Final = ("environments", "environment_policies", "gates", "live_verdicts")
 
 
 def declared_triggers() -> dict[tuple[str, str], str]:
@@ -256,10 +262,10 @@ SERVING_READS: Final = (
 SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
 # Tables of which the platform's own transactions read rows of all tenants; which they change, or lock; and to which
-# they add. They serve the queue of jobs, the placements and the quotas.
+# they add. They serve the queue of jobs, the placements, the quotas, and what is shown and measured of all tenants.
 PLATFORM_READS: Final = (
     *("tenants", "placements", "prediction_quotas", "dataset_versions", "jobs", "job_quotas", "job_turns"),
-    *("schedules", "audit"),
+    *("schedules", "audit", "environments", "live_verdicts"),
 )
 PLATFORM_CHANGES: Final = ("tenants", "placements", "prediction_quotas", "jobs", "job_quotas")
 PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas", "placements", "prediction_quotas")

@@ -27,10 +27,12 @@ from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
 from ml_core.inference.recent import RecentPointers
 from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
+from ml_core.inference.traffic import TrafficCounter
 from ml_core.models import own_types
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.store import platform_store
 from ml_core.observability import NO_HOOKS, Hooks
+from ml_core.observability.hooks import combine
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.predictions.ingest import PredictionIngest
@@ -140,6 +142,7 @@ class Replica:
         folder = settings.platform.prediction_spool / registry
         log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks, folder)
         self.recorder = PredictionRecorder(assignment, log, self._db)
+        traffic = TrafficCounter()
         self.service = PredictionService(
             assignment,
             self.table,
@@ -149,7 +152,7 @@ class Replica:
             thread_initializer=tune_thread,
             recorder=self.recorder,
             tokens=TokenVerifier.of(settings.oidc),
-            hooks=hooks,
+            hooks=combine(hooks, traffic),
             is_shared=cell == SHARED_CELL,
         )
         self.reporter = Reporter(
@@ -159,6 +162,7 @@ class Replica:
             self.follower,
             self.service.asked,
             recent,
+            traffic,
             poll_interval_s=serving.poll_interval_s,
         )
 

@@ -1,7 +1,7 @@
 """The reporter: a thread that writes the state of the replica to the registry.
 
-It writes a report after a change, and a heartbeat every few seconds. While the registry is unavailable nothing is
-written; the first report afterwards is complete.
+It writes a report after a change, a heartbeat every few seconds, and every ten seconds what was answered. While the
+registry is unavailable nothing is written; the first report afterwards is complete.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import time
 from contextlib import suppress
 
 from ml_core.domain.replica_report import ReplicaReport
+from ml_core.domain.traffic import INTERVAL_S
 from ml_core.exceptions import MLFrameworkError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.recent import MAX_RECENT, RecentPointers
+from ml_core.inference.traffic import TrafficCounter
 from ml_core.registry.replicas import ReplicaReports
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Reporter:
         follower: Whether the replica is current.
         asked: Tenants that were asked for predictions; emptied at each heartbeat.
         recent: Keeps the pointers that were asked recently, once a minute.
+        traffic: What was answered.
         poll_interval_s: The poll interval of the follower, from which the heartbeat interval follows.
     """
 
@@ -56,6 +59,7 @@ class Reporter:
         follower: AssignmentFollower,
         asked: set[str],
         recent: RecentPointers,
+        traffic: TrafficCounter,
         *,
         poll_interval_s: float,
     ) -> None:
@@ -65,6 +69,7 @@ class Reporter:
         self._follower = follower
         self._asked = asked
         self._recent, self._kept_at = recent, time.monotonic()
+        self._traffic = traffic
         self._heartbeat_s = heartbeat_s(poll_interval_s)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlcore-reporter", daemon=True)
@@ -85,7 +90,7 @@ class Reporter:
     def _run(self) -> None:
         pause = GATHER_S
         while True:
-            self._table.changed.wait(self._heartbeat_s)
+            self._table.changed.wait(min(self._heartbeat_s, INTERVAL_S))
             if self._stopping.wait(pause):
                 break
             self._table.changed.clear()
@@ -94,6 +99,7 @@ class Reporter:
                 self._keep_recent()
             try:
                 self._report()
+                self._report_traffic()
                 pause = max(GATHER_S, (time.monotonic() - began) / _SHARE)
             except MLFrameworkError as error:
                 logger.debug("The replica's report can't be written: %s", error)
@@ -126,6 +132,15 @@ class Reporter:
             except MLFrameworkError:
                 self._asked |= asked
                 raise
+
+    def _report_traffic(self) -> None:
+        if not (intervals := self._traffic.take()):
+            return
+        try:
+            self._reports.add_traffic(intervals)
+        except MLFrameworkError:
+            self._traffic.give_back(intervals)
+            raise
 
     def _collect(self) -> ReplicaReport | None:
         """The present report; None until the assignment is read."""

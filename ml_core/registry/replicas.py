@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import SCHEMA, environments, feed_clock, placements, replica_pending, replica_reports
+from ml_core.database.tables import (
+    SCHEMA,
+    environments,
+    feed_clock,
+    placements,
+    replica_pending,
+    replica_reports,
+    replica_traffic,
+)
 from ml_core.domain.placement import NOTED_EVERY, SHARED_CELL, dedicated_cell
 from ml_core.domain.replica_report import MAX_REASON, LoadState, PendingVersion, ReplicaAnswer, ReplicaReport
+from ml_core.domain.traffic import INTERVAL_S, INTERVALS, Interval, TrafficPoint, point_of, shown_intervals, total
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.records import value_of
@@ -98,8 +107,15 @@ class ReplicaReports:
                     placements.update().where(of.tenant_id.in_(noted), is_due).values(requested_at=sa.func.now())
                 )
 
+    def add_traffic(self, intervals: Sequence[Interval]) -> None:
+        """Add what the replica answered in intervals that have ended; one that was added before stays as it is."""
+        rows = [{**self._key, **dataclasses.asdict(each)} for each in intervals]
+        with self._db.ingesting() as connection:
+            connection.execute(insert(replica_traffic).on_conflict_do_nothing(), rows)
+            connection.execute(sa.select(sa.func.mlcore.drop_traffic()))
+
     def remove(self) -> None:
-        """Take the report back: the replica ends."""
+        """Take the report back: the replica ends. What it answered stays."""
         with self._db.ingesting() as connection:
             self._drop(connection, self._key["replica_id"])
 
@@ -178,6 +194,15 @@ def seen_replicas(db: DatabaseConnection) -> Sequence[SeenReplica]:
         ]
 
 
+def reported_states(db: DatabaseConnection) -> Sequence[object]:
+    """What the live replicas report of what they serve, to be compared with an earlier answer."""
+    names = ("cell", "replica_id", "epoch", "generation", "is_current", "pointers", "resident", "deferred", "failed")
+    of = replica_reports.c
+    statement = sa.select(*(of[name] for name in names)).where(of.expires_at > sa.func.now())
+    with db.serving() as connection:
+        return connection.execute(statement.order_by(of.cell, of.replica_id)).all()
+
+
 def _pending_by_replica(connection: Connection) -> dict[tuple[str, str], tuple[PendingVersion, ...]]:
     of = replica_pending.c
     rows = connection.execute(sa.select(replica_pending).order_by(of.cell, of.replica_id, of.position))
@@ -186,6 +211,33 @@ def _pending_by_replica(connection: Connection) -> dict[tuple[str, str], tuple[P
         replica: tuple(value_of(PendingVersion, row, reason=row.cause or row.reason) for row in own)
         for replica, own in by_replica
     }
+
+
+_MOST_CELLS = 50
+
+
+def cell_traffic(db: DatabaseConnection) -> Mapping[str, Sequence[TrafficPoint]]:
+    """Cell → what its replicas answered in the last 15 minutes, oldest first; an interval without requests has zeros.
+
+    At most 90 rows a replica are read. A cell that had no request is left out, and of many the busiest are shown, the
+    busiest first.
+    """
+    of = replica_traffic.c
+    kept = of.at > sa.func.now() - timedelta(seconds=INTERVALS * INTERVAL_S)
+    statement = sa.select(replica_traffic, sa.func.now().label("now")).where(kept).order_by(of.cell, of.at)
+    with db.serving() as connection:
+        rows = connection.execute(statement).all()
+    found: dict[str, dict[datetime, Interval]] = {}
+    for (cell, at), same in groupby(rows, key=attrgetter("cell", "at")):
+        utc = at.astimezone(UTC)
+        found.setdefault(cell, {})[utc] = total(value_of(Interval, row, at=utc) for row in same)
+    shown = shown_intervals(rows[0].now) if rows else []
+    points = {
+        cell: [point_of(intervals.get(at) or Interval(at, 0, 0, 0, ())) for at in shown]
+        for cell, intervals in found.items()
+    }
+    busiest = sorted(points, key=lambda cell: -sum(each.requests_per_s for each in points[cell]))
+    return {cell: points[cell] for cell in busiest[:_MOST_CELLS]}
 
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25

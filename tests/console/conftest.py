@@ -59,6 +59,10 @@ class Viewer:
         self.said: list[str] = []
         self.page.on("console", lambda message: self._note(message.type, message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self._asked: set[Any] = set()
+        self.page.on("request", lambda each: each.url.endswith("/events") or self._asked.add(each))
+        for ended in ("requestfinished", "requestfailed"):
+            self.page.on(ended, lambda each: self._asked.discard(each))
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
@@ -75,6 +79,13 @@ class Viewer:
         self.page.get_by_role("button", name="Sign in").click()
         self.page.get_by_role("button", name="Sign out").wait_for()
         return self.page
+
+    def wait_for_rest(self) -> None:
+        """Wait until nothing but the stream of events is on its way; that has no end, so "networkidle" never comes."""
+        self.page.wait_for_timeout(200)  # what was answered is shown, and may ask again
+        self.wait_until(lambda: not self._asked)
+        self.page.wait_for_timeout(200)
+        self.wait_until(lambda: not self._asked)
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so in this process, while the page goes on."""

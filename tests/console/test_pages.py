@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +211,7 @@ def test_a_busy_platform_is_asked_again(viewer, shop, status):
     page.get_by_text("production serves version 1").wait_for()
     answer = {"status": status, "json": {"error": {"code": "busy", "message": "Too many requests. Wait."}}}
     page.route("**/api/v1/**", lambda route: route.fulfill(**answer))
+    shop.publish("4")
     page.get_by_text("what is shown is older").wait_for()
     assert "production serves version 1" in page.inner_text("main")
     page.unroute("**/api/v1/**")
@@ -232,12 +231,13 @@ def test_an_address_that_was_left_is_not_shown(viewer, shop):
         page.evaluate("address => { location.hash = address }", f"#/{shop.path}/{noun}")
     anna.wait_until(lambda: len(held) == 4)
     asked = []
-    page.on("request", lambda request: asked.append(time.monotonic()) if "/audit?" in request.url else None)
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/events") else None)
     for route in held:
         route.continue_()
     page.get_by_role("link", name=PEOPLE).wait_for()
-    anna.wait_until(lambda: len(asked) > 2)
-    assert min(after - before for before, after in itertools.pairwise(asked)) > 1
+    anna.wait_until(lambda: asked)
+    page.wait_for_timeout(1000)
+    assert len(asked) == 1
 
 
 def test_an_address_names_no_other_folder(viewer, shop):
@@ -349,7 +349,7 @@ def test_every_page_is_accessible(db, viewer, trained, scheme, width):
     found = {}
 
     def check(name: str) -> None:
-        page.wait_for_load_state("networkidle")
+        someone.wait_for_rest()
         answer = axe.run(page)
         found[name] = [
             (each["id"], [node["html"][:200] for node in each["nodes"]]) for each in answer.response["violations"]

@@ -21,7 +21,8 @@ from support.operations import DOCUMENT, operations, request_of
 _OPEN = {"platform.alive"}
 """Operations without a key."""
 _NEEDS_PLATFORM = {
-    *("tenants.create", "tenants.list", "tenants.set_quota", "tenants.delete", "platform.health", "platform.jobs"),
+    *("tenants.create", "tenants.list", "tenants.set_quota", "tenants.delete", "events.listen_to_all"),
+    *(f"platform.{name}" for name in ("health", "jobs", "traffic", "alerts")),
     *(f"job_batches.{verb}" for verb in ("submit", "list", "get", "cancel", "retry")),
     *(f"placements.{verb}" for verb in ("list", "get", "set", "shared_cell", "set_shared_cell")),
     *("platform_keys.create", "platform_keys.list", "platform_keys.revoke"),

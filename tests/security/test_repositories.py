@@ -32,6 +32,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.job import Attempt, JobKind
 from ml_core.domain.permissions import MOVES, NEEDED
 from ml_core.domain.principal import Principal
+from ml_core.domain.quality import Verdict
 from ml_core.domain.retraining import Retraining
 from ml_core.domain.schedule import Cron
 from ml_core.domain.tenant_policies import PredictionPolicy
@@ -134,6 +135,8 @@ class World:
             "data": b"b",
             "dataset_digest": self.digest,
             "dataset_id": "d",
+            "drift": Verdict.OK,
+            "quality": Verdict.ALERT,
             "documents": {"b": {"b": "b"}},
             "digest": artifact_of(self.tenant).digest,
             "draft": draft(version="b"),

@@ -60,7 +60,7 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
         security.PLATFORM_POLICY: ("platform_keys", "job_batches"),
         "platform_reads": (
             *("tenants", "placements", "prediction_quotas", "dataset_versions", "jobs", "job_quotas", "job_turns"),
-            *("schedules", "audit"),
+            *("schedules", "audit", "environments", "live_verdicts"),
         ),
         "platform_changes": ("tenants", "placements", "prediction_quotas", "jobs", "job_quotas"),
         "platform_adds": ("audit", "jobs", "job_quotas", "placements", "prediction_quotas"),

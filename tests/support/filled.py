@@ -8,6 +8,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobKind, JobQuota
 from ml_core.domain.placement import Placement
+from ml_core.domain.quality import Verdict
 from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaReport
 from ml_core.domain.schedule import Cron
 from ml_core.domain.tenant_policies import PredictionQuota
@@ -27,6 +28,7 @@ from ml_core.registry.runs.documents import RunDocuments
 from ml_core.registry.runs.experiments import ExperimentRepository
 from ml_core.registry.schedules import ScheduleRepository
 from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.verdicts import VerdictRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.predictions import answered, write
 from support.registry import TICKETS, register
@@ -66,6 +68,7 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     schedules = ScheduleRepository(db, tenant_id)
     if not schedules.list().items:
         schedules.add("yearly", Cron("0 0 1 1 *"), JobKind.TRAIN, {}, {})
+    VerdictRepository(db, tenant_id).set(TICKETS, PRODUCTION, version.version, Verdict.OK, Verdict.UNKNOWN)
     pending = PendingVersion(tenant_id, TICKETS, PRODUCTION, version.version, LoadState.FAILED, None, "code", "reason")
     report = ReplicaReport(1, uuid.uuid4(), True, 1, 0, failed=1, pending=(pending,))
     ReplicaReports(db, f"replica-{tenant_id}").write(report, ttl_s=1)

@@ -25,6 +25,7 @@ def served(app: ASGIApp, keep_alive_s: int = 1) -> Iterator[int]:
             log_config=None,
             access_log=False,
             timeout_keep_alive=keep_alive_s,
+            timeout_graceful_shutdown=5,  # a stream of events has no end
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

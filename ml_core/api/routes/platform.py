@@ -7,19 +7,29 @@ from fastapi import APIRouter
 from ml_core.api.access import PlatformAccess
 from ml_core.api.operation import operations
 from ml_core.api.routes.adding import operation
-from ml_core.api.schemas.platform import ActiveJob, Alive, Cell, PlatformHealth, Replica
+from ml_core.api.schemas.platform import (
+    ActiveJob,
+    Alive,
+    Cell,
+    CellTraffic,
+    PlatformHealth,
+    Replica,
+    TenantAlerts,
+)
 from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.domain.api_key import Scope
 from ml_core.domain.placement import SHARED_CELL
 from ml_core.exceptions import ModelLoadError
 from ml_core.models.store import platform_store
 from ml_core.registry.jobs import JobQueue
-from ml_core.registry.replicas import seen_replicas
+from ml_core.registry.replicas import cell_traffic, seen_replicas
+from ml_core.registry.verdicts import alerting_tenants
 from ml_core.settings import Settings
 
 router = APIRouter(tags=["platform"])
 _guarded = operations("platform", "/platform")
 _MAX_ACTIVE = 100
+_MAX_ALERTING = 100
 
 
 @router.get("/healthz", operation_id="platform.alive", openapi_extra={"security": []})
@@ -54,6 +64,21 @@ def health(db: PlatformAccess) -> PlatformHealth:
 def list_active_jobs(db: PlatformAccess) -> list[ActiveJob]:
     """The first hundred jobs of all tenants that run or wait, running ones first."""
     return [ActiveJob.model_validate(job) for job in JobQueue(db).active(_MAX_ACTIVE)]
+
+
+@operation(_guarded, "GET", "/traffic", "platform.traffic", Scope.READ)
+def show_traffic(db: PlatformAccess) -> list[CellTraffic]:
+    """Requests, errors and latency of the fifty busiest cells in the last 15 minutes, as their replicas report them.
+
+    A replica reports an interval within ten seconds after its end; the last two are left out.
+    """
+    return [CellTraffic(cell=cell, points=points) for cell, points in cell_traffic(db).items()]
+
+
+@operation(_guarded, "GET", "/alerts", "platform.alerts", Scope.READ)
+def list_alerting_tenants(db: PlatformAccess) -> list[TenantAlerts]:
+    """The hundred tenants with the most alerts of quality and drift, as `quality.verdicts` has them."""
+    return [TenantAlerts.model_validate(each) for each in alerting_tenants(db, _MAX_ALERTING)]
 
 
 def _problem_of_store(settings: Settings) -> str | None:

@@ -11,6 +11,7 @@ from ml_core.api.access import TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.platform import TrafficPoint
 from ml_core.api.schemas.predictions import LogPolicy, Loss, NewLabel, NewLogPolicy, Prediction
 from ml_core.domain.api_key import Scope
 from ml_core.registry.predictions import PredictionRepository
@@ -68,6 +69,16 @@ def label_prediction(access: TenantAccess, request: str, body: NewLabel) -> None
 def list_losses(access: TenantAccess, since: date, until: date) -> list[Loss]:
     """List rows that are missing in the log, by day and reason."""
     return [Loss.model_validate(found) for found in access.of(PredictionRepository).losses(since, until)]
+
+
+@operation(router, "GET", "/prediction-traffic", "predictions.traffic", Scope.READ)
+def show_traffic(access: TenantAccess) -> list[TrafficPoint]:
+    """Answered requests and their latency in the last 15 minutes, counted from the log.
+
+    Refusals and errors are not in the log, so they are null. The list is empty if nothing was logged. Of more than
+    100,000 rows the newest are counted, and the list begins later.
+    """
+    return [TrafficPoint.model_validate(point) for point in access.of(PredictionRepository).traffic()]
 
 
 @operation(router, "GET", "/prediction-policy", "predictions.policy", Scope.READ)

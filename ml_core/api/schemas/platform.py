@@ -53,6 +53,32 @@ class Cell(Schema):
     replicas: list[Replica] = Field(description="Those that are alive, the longest running first.")
 
 
+class TrafficPoint(Schema):
+    """The requests that ended in an interval of ten seconds."""
+
+    at: datetime = Field(description="Its beginning.")
+    requests_per_s: float
+    refused_per_s: float | None = Field(description="Answered with a status of 400 to 499. Null: not known.")
+    errors_per_s: float | None = Field(description="Answered with a status of 500 or above. Null: not known.")
+    p50_ms: float | None = Field(description="The median latency of the answered ones. Null: there were none.")
+    p99_ms: float | None = Field(description="The 99th percentile.")
+
+
+class CellTraffic(Schema):
+    """The requests of a cell in the last 15 minutes."""
+
+    cell: str = Field(examples=["shared"])
+    points: list[TrafficPoint] = Field(description="Oldest first; an interval without requests has zeros.")
+
+
+class TenantAlerts(Schema):
+    """How many environments of a tenant have an alert."""
+
+    tenant_id: str = Field(examples=["acme"])
+    quality: int = Field(description="Alerts of quality.")
+    drift: int = Field(description="Alerts of drift.")
+
+
 class ActiveJob(Schema):
     """A job that runs or waits."""
 

@@ -36,6 +36,17 @@ class QualityDay(Schema):
     verdict: Verdict = Field(description="`alert`: worse than the held-out rows by more than chance and tolerance.")
 
 
+class LiveVerdict(Schema):
+    """What the platform last found of the version that an environment serves, of seven days."""
+
+    model_id: str
+    environment: str
+    version: str
+    quality: Verdict = Field(description="The verdict of the report on quality.")
+    drift: Verdict = Field(description="The verdict of the report on drift.")
+    measured_at: datetime
+
+
 class QualityReport(Schema):
     """The live quality of a model in an environment."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.platform import TrafficPoint
 from ml_core.api.schemas.predictions import Label, LogPolicy, Loss, NewLabel, NewLogPolicy, Prediction
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
 from ml_core.ids import EnvironmentName, ModelId, VersionId
@@ -67,6 +68,11 @@ class Predictions(Noun[Mode]):
         """Rows that are missing in the log, by day and reason."""
         params = {"since": since.isoformat(), "until": until.isoformat()}
         return Call("GET", f"{self._root}/prediction-losses", list_of[Loss], params)
+
+    @operation
+    def traffic(self) -> Call[list_of[TrafficPoint]]:
+        """Answered requests and their latency in the last 15 minutes, counted from the log."""
+        return Call("GET", f"{self._root}/prediction-traffic", list_of[TrafficPoint])
 
     @operation
     def policy(self) -> Call[LogPolicy]:

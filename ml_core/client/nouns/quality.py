@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ml_core.api.schemas.quality import DriftReport, QualityReport
-from ml_core.client.calls import Call, Mode, Noun, operation
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.quality import DriftReport, LiveVerdict, QualityReport
+from ml_core.client.calls import Call, Mode, Noun, listing, operation
 from ml_core.ids import EnvironmentName, ModelId
 
 
@@ -30,6 +31,15 @@ class Quality(Noun[Mode]):
         Arguments as for ``report``.
         """
         return Call("GET", self._path(model_id, "drift"), DriftReport, _params(environment, days))
+
+    @listing
+    def verdicts(self, *, only_alerts: bool = False) -> Call[Page[LiveVerdict]]:
+        """What the platform last found of each version that is served; it measures each about once an hour.
+
+        Args:
+            only_alerts: Without those that have no alert.
+        """
+        return Call("GET", f"{self._root}/verdicts", Page[LiveVerdict], {"only_alerts": only_alerts or None})
 
     def _path(self, model_id: str, what: str) -> str:
         return f"{self._root}/models/{ModelId(model_id)}/{what}"

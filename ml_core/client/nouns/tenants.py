@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
-from ml_core.api.schemas.platform import ActiveJob, PlatformHealth
+from ml_core.api.schemas.platform import ActiveJob, CellTraffic, PlatformHealth, TenantAlerts
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, PredictionQuota, Tenant, TenantChanges
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
 from ml_core.domain.keywords import texts
@@ -109,3 +109,13 @@ class Platform(Noun[Mode]):
     def jobs(self) -> Call[list_of[ActiveJob]]:
         """The first hundred jobs of all tenants that run or wait, running ones first."""
         return Call("GET", "/api/v1/platform/jobs", list_of[ActiveJob])
+
+    @operation
+    def traffic(self) -> Call[list_of[CellTraffic]]:
+        """Requests, errors and latency of each cell in the last 15 minutes."""
+        return Call("GET", "/api/v1/platform/traffic", list_of[CellTraffic])
+
+    @operation
+    def alerts(self) -> Call[list_of[TenantAlerts]]:
+        """The hundred tenants with the most alerts of quality and drift."""
+        return Call("GET", "/api/v1/platform/alerts", list_of[TenantAlerts])

@@ -84,6 +84,56 @@ export function upload(path, file, type, sent, signal) {
   });
 }
 
+/** @typedef {{id: string, name: string, data: any}} Told */
+const SILENT_MOST_S = 15; // the platform says something every five seconds
+
+/**
+ * The events of a stream of the control API, until it ends.
+ *
+ * @param {string} path Below `/v1/`; made by `at`.
+ * @param {string | undefined} after The id of the last event that was seen.
+ * @param {AbortSignal} signal
+ * @returns {AsyncGenerator<Told, void, void>}
+ * @throws {ApiError} Also when nothing comes any more.
+ */
+export async function* events(path, after, signal) {
+  const silent = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const wait = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => silent.abort(), 1000 * SILENT_MOST_S);
+  };
+  try {
+    wait();
+    const response = await fetch(new URL(path, CONTROL), {
+      headers: after ? { "last-event-id": after } : {},
+      signal: AbortSignal.any([signal, silent.signal]),
+    });
+    if (!response.ok || !response.body) throw refusal(response.status, parsed(await response.text()));
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      wait();
+      const blocks = (text + piece.value).split("\n\n");
+      text = blocks.pop() ?? "";
+      for (const block of blocks) if (block.includes("\ndata: ")) yield told(block);
+    }
+  } catch (error) {
+    if (signal.aborted || error instanceof ApiError) throw error;
+    throw unreachable();
+  } finally {
+    clearTimeout(timer);
+    silent.abort(); // whoever stops reading closes it
+  }
+}
+
+/** @param {string} block @returns {Told} */
+function told(block) {
+  const { id, event: name, data } = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/)));
+  return { id, name, data: JSON.parse(data) };
+}
+
 /** The address of a path of the prediction plane, for a command to copy. @param {string} path */
 export const predictionUrl = (path) => new URL(path, PREDICTIONS).href;
 

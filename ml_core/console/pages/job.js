@@ -17,7 +17,7 @@ let log = { job: "", position: 0, text: "" };
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ job }) => job,
-  everyS: 2,
+  topics: ["audit", "jobs"],
 
   async load({ params: { tenant, job }, signal }) {
     const path = at("tenants", tenant, "jobs", job);

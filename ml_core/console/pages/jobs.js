@@ -13,7 +13,7 @@ const STATES = ["queued", "starting", "running", "cancelling", "succeeded", "fai
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ tenant }) => `Jobs of ${tenant}`,
-  everyS: 3,
+  topics: ["audit", "jobs"],
   load: ({ params: { tenant }, signal }) => ask("GET", at("tenants", tenant, "job-quota"), { signal }),
 
   view: ({ quota, usage }, { params: { tenant }, query }) =>

@@ -7,23 +7,34 @@ import { filter, link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { jobProgress } from "../parts/job_progress.js";
 import { badge, empty } from "../parts/states.js";
+import "../parts/traffic_charts.js";
 
 /** @type {import("../main.js").Page} */
 export default {
   title: () => "Platform",
-  everyS: 5,
+  topics: ["jobs", "cells"],
+  everyS: 10,
 
   async load({ signal }) {
-    const [health, jobs] = await Promise.all(["platform", "platform/jobs"].map((path) => ask("GET", path, { signal })));
-    return { health, jobs };
+    const paths = ["platform", "platform/jobs", "platform/alerts"];
+    const [health, jobs, alerts] = await Promise.all(paths.map((path) => ask("GET", path, { signal })));
+    return { health, jobs, alerts };
   },
 
-  view: ({ health, jobs }) =>
+  view: ({ health, jobs, alerts }) =>
     html` <h1 tabindex="-1">Platform ${badge(health.status)}</h1>
       ${problems(health)}
       <section>
         <h2>Cells</h2>
         ${health.cells.map(cellView)}
+      </section>
+      <section>
+        <h2>Requests</h2>
+        <traffic-charts></traffic-charts>
+      </section>
+      <section>
+        <h2>Alerts</h2>
+        ${alerts.length ? alertTable(alerts) : empty("No version that is served has an alert of quality or drift.")}
       </section>
       <section>
         <h2>Jobs</h2>
@@ -114,6 +125,31 @@ function pendingView({ tenant_id: tenant, model_id: model, environment, version,
     <a href="${address}">${tenant}/${model}</a> version ${version} in ${environment}: ${badge(state)} ${reason}
     ${serves ? `Version ${serves} answers meanwhile.` : "Requests are refused meanwhile."}
   </p>`;
+}
+
+/** @param {{tenant_id: string, quality: number, drift: number}[]} alerts */
+function alertTable(alerts) {
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Alerts">
+    <table>
+      <thead>
+        <tr>
+          <th scope="col">Tenant</th>
+          <th scope="col" class="number">Quality</th>
+          <th scope="col" class="number">Drift</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${alerts.map(
+          ({ tenant_id: tenant, quality, drift }) =>
+            html`<tr data-key="alerts-${tenant}">
+              <td><a href="${link(["t", tenant])}">${tenant}</a></td>
+              <td class="number">${quality}</td>
+              <td class="number">${drift}</td>
+            </tr>`,
+        )}
+      </tbody>
+    </table>
+  </div>`;
 }
 
 /** @param {any[]} jobs */

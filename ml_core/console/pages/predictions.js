@@ -14,6 +14,7 @@ const TIMES = ["since", "until"];
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ model }) => `Predictions of ${model}`,
+  topics: [],
   everyS: 60, // the reports read days of predictions
 
   async load({ params: { tenant, model }, query, signal }) {

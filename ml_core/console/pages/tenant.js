@@ -5,39 +5,48 @@ import { subjectOf, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { jobProgress } from "../parts/job_progress.js";
-import "../parts/live_verdict.js";
 import { badge, empty } from "../parts/states.js";
+import "../parts/traffic_charts.js";
 
 const SHOWN = 20;
 
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ tenant }) => tenant,
+  topics: ["audit", "jobs"],
 
   async load({ params, signal }) {
     const root = at("tenants", params.tenant);
     const list = (noun, query = {}) => ask("GET", `${root}/${noun}`, { query: { limit: SHOWN, ...query }, signal });
-    const [pointers, jobs, changes] = await Promise.all([
+    const [pointers, verdicts, alerts, jobs, changes] = await Promise.all([
       list("pointers"),
+      list("verdicts"), // in the same order, so those of these pointers are among the first
+      list("verdicts", { only_alerts: true }),
       list("jobs", { limit: 8 }),
       list("audit", { descending: true, limit: 10 }),
     ]);
-    return { pointers, jobs: jobs.items, changes: changes.items };
+    return { pointers, verdicts: verdicts.items, alerts, jobs: jobs.items, changes: changes.items };
   },
 
-  view: ({ pointers, jobs, changes }, { params: { tenant } }) =>
+  view: ({ pointers, verdicts, alerts, jobs, changes }, { params: { tenant } }) =>
     html` <h1 tabindex="-1">${tenant}</h1>
+      ${alerts.items.map((verdict) => alertView(tenant, verdict))}
+      ${alerts.next_cursor && html`<p class="problem" role="status">There are more alerts; the first ${SHOWN} are shown.</p>`}
       <section>
         <h2>Served now</h2>
         ${
           pointers.items.length
-            ? html`${served(tenant, pointers.items)}
+            ? html`${served(tenant, pointers.items, verdicts)}
               ${pointers.next_cursor && html`<p class="quiet">The first ${SHOWN} are shown; <a href="${link(["t", tenant, "models"])}">the models</a> have the others.</p>`}`
             : empty(
                 html`No environment serves a version. Choose <a href="${link(["t", tenant, "models"])}">a model</a> and
                   promote one.`,
               )
         }
+      </section>
+      <section>
+        <h2>Requests</h2>
+        <traffic-charts tenant="${tenant}"></traffic-charts>
       </section>
       <section>
         <h2>Newest jobs</h2>
@@ -58,8 +67,24 @@ export default {
       </section>`,
 };
 
-/** @param {string} tenant @param {any[]} pointers */
-function served(tenant, pointers) {
+const MEANINGS = /** @type {Record<string, string>} */ ({
+  ok: "As in training.",
+  alert: "Other than in training, by more than chance.",
+  unknown: "Too few rows or labels yet.",
+});
+
+/** @param {string} tenant @param {any} verdict */
+function alertView(tenant, { model_id: model, environment, version, quality, drift, measured_at: moment }) {
+  const what = [quality === "alert" && "quality", drift === "alert" && "drift"].filter(Boolean).join(" and ");
+  return html`<p class="problem" role="status" data-key="alert-${model}/${environment}">
+    <a href="${link(["t", tenant, "models", model, "predictions"])}">${model}</a> version ${version} in ${environment}:
+    alert of ${what}, measured <when-time datetime="${moment}"></when-time>.
+  </p>`;
+}
+
+/** @param {string} tenant @param {any[]} pointers @param {any[]} verdicts */
+function served(tenant, pointers, verdicts) {
+  const found = new Map(verdicts.map((verdict) => [`${verdict.model_id}/${verdict.environment}`, verdict]));
   return html`<div class="scroll" role="region" tabindex="0" aria-label="Served now">
     <table>
       <thead>
@@ -76,9 +101,11 @@ function served(tenant, pointers) {
       <tbody>
         ${pointers.map((pointer) => {
           const { model_id: model, environment, version, canary, shadow } = pointer;
-          const isLive = environment === "production" && version;
-          const verdict = (report) =>
-            isLive ? html`<live-verdict tenant="${tenant}" model="${model}" report="${report}"></live-verdict>` : "–";
+          const measured = found.get(`${model}/${environment}`);
+          const verdict = (word) =>
+            word
+              ? html`<span title="${MEANINGS[word]}">${badge(word)}</span>`
+              : html`<span title="Not measured yet.">–</span>`;
           return html`<tr data-key="${model}/${environment}">
             <td><a href="${link(["t", tenant, "models", model])}">${model}</a></td>
             <td>${environment}</td>
@@ -89,8 +116,8 @@ function served(tenant, pointers) {
               ${canary && badge("canary", `canary ${canary.version}: ${canary.percent} %`)}
               ${shadow && badge("shadow", `shadow ${shadow}`)}
             </td>
-            <td>${verdict("quality")}</td>
-            <td>${verdict("drift")}</td>
+            <td>${verdict(measured?.quality)}</td>
+            <td>${verdict(measured?.drift)}</td>
             <td><when-time datetime="${pointer.updated_at}"></when-time></td>
           </tr>`;
         })}

@@ -70,7 +70,7 @@ class DataTable extends HTMLElement {
       this.#cursor = page.next_cursor;
       this.#error = undefined;
     } catch (error) {
-      const isLeft = error instanceof DOMException && error.name === "AbortError"; // the page was
+      const isLeft = error instanceof DOMException && error.name === "AbortError"; // another page is on its way
       if (asked !== this.#asked || !this.isConnected || isLeft) return;
       this.#error = error;
     }

@@ -2,8 +2,8 @@
 
 ``tenant_id`` leads every key and every unique index, so that neither a scan nor a duplicate-key error reaches over
 tenants. Exceptions, all on purpose: the feed's indexes lead with the generation, because the serving plane reads
-over tenants; those of replicas' reports, which only the serving plane writes. Some indexes of jobs and schedules
-span tenants, too: they serve the platform's own transactions.
+over tenants; those of what replicas report, which only the serving plane writes. Some indexes of jobs, schedules, the
+audit and verdicts span tenants, too: they serve the platform's own transactions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from ml_core.database.tables.models import deleted_versions, holds, models, vers
 from ml_core.database.tables.serving import (
     PARTITION_SCHEMA,
     feedback,
+    live_verdicts,
     prediction_losses,
     predictions,
     replica_pending,
     replica_reports,
+    replica_traffic,
 )
 from ml_core.database.tables.sizes import bound
 from ml_core.database.tables.tenants import (
@@ -80,6 +82,7 @@ __all__ = [
     "job_logs",
     "job_quotas",
     "jobs",
+    "live_verdicts",
     "metadata",
     "models",
     "placements",
@@ -89,6 +92,7 @@ __all__ = [
     "predictions",
     "replica_pending",
     "replica_reports",
+    "replica_traffic",
     "run_artifacts",
     "run_documents",
     "run_metric_summaries",

@@ -67,6 +67,7 @@ jobs = sa.Table(
     document("progress"),
     document("result"),
     sa.Column("error", JSONB),
+    number("position"),  # of the transaction that changed it last, as in the audit; a trigger writes it
     grammar("job_id", JobId),
     refers(job_batches),
     # The queue reads rows of all tenants: what a tenant writes past the repository must not be what it can't read.
@@ -82,6 +83,7 @@ jobs = sa.Table(
     sa.Index(None, "tenant_id", "submitted_at", "job_id"),
     sa.Index(None, "tenant_id", "state", "submitted_at", "job_id"),
     sa.Index(None, "tenant_id", "finished_at"),
+    sa.Index(None, "position"),
     sa.Index("ix_jobs_batch_id", "batch_id", "state", postgresql_where=sa.text("batch_id IS NOT NULL")),
     # A tenant's jobs that wait, the next first, and those of all tenants that hold cores.
     sa.Index("ix_jobs_waiting", "tenant_id", sa.text("priority DESC"), "submitted_at", postgresql_where=_WAITING),

@@ -1,4 +1,4 @@
-"""What the serving plane writes: the prediction log with its labels and losses, and the reports of replicas."""
+"""What the serving plane writes: the prediction log, labels and losses, and the reports of replicas; and verdicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from ml_core.database.tables.base import grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.environments import environments
 from ml_core.database.tables.models import models
+from ml_core.domain.quality import Verdict
 from ml_core.domain.replica_report import MAX_PENDING, MAX_REASON
+from ml_core.domain.traffic import BUCKETS
 from ml_core.ids import EnvironmentName, VersionId
 
 PARTITION_SCHEMA = "mlcore_predictions"
@@ -84,6 +86,22 @@ replica_reports = sa.Table(
     sa.CheckConstraint(f"LEAST({', '.join(_COUNTS)}) >= 0", name="counts"),
 )
 
+# Requests of an interval of a replica in which it had any, by outcome, and how long the answered ones took; kept for a
+# quarter of an hour. ``latency``: requests in each bucket of ``ml_core.domain.traffic``.
+replica_traffic = sa.Table(
+    "replica_traffic",
+    metadata,
+    *keys("cell", "replica_id"),
+    sa.Column("at", sa.TIMESTAMP(timezone=True), primary_key=True),
+    *(number(name) for name in ("answered", "refused", "failed")),
+    sa.Column("latency", sa.ARRAY(sa.BigInteger), nullable=False),
+    sa.CheckConstraint("cell ~ '^[a-z][a-z0-9_-]{0,41}$'", name="cell"),
+    sa.CheckConstraint("replica_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="replica_id"),
+    sa.CheckConstraint("LEAST(answered, refused, failed) >= 0", name="counts"),
+    sa.CheckConstraint(f"cardinality(latency) = {BUCKETS}", name="latency"),
+    sa.Index(None, "at"),
+)
+
 # ``position`` bounds how many rows a replica may have. They go with the report that they belong to.
 replica_pending = sa.Table(
     "replica_pending",
@@ -107,4 +125,23 @@ replica_pending = sa.Table(
     refers(environments, ondelete="CASCADE"),
     refers(replica_reports, ondelete="CASCADE"),
     sa.UniqueConstraint("cell", "replica_id", "position"),
+)
+
+_VERDICTS = ", ".join(f"'{verdict}'" for verdict in Verdict)
+
+# What the control loop last found of the stable version of a pointer (``ml_core.monitoring.watch``).
+live_verdicts = sa.Table(
+    "live_verdicts",
+    metadata,
+    *keys("tenant_id", "model_id", "environment"),
+    text("version"),
+    text("quality"),
+    text("drift"),
+    moment("measured_at"),
+    grammar("environment", EnvironmentName),
+    grammar("version", VersionId),
+    sa.CheckConstraint(f"quality IN ({_VERDICTS}) AND drift IN ({_VERDICTS})", name="verdicts"),
+    refers(environments, ondelete="CASCADE"),
+    # The alerts of all tenants.
+    sa.Index("ix_live_verdicts_alerts", "tenant_id", postgresql_where=sa.text("quality = 'alert' OR drift = 'alert'")),
 )

@@ -133,6 +133,7 @@ audit = sa.Table(
     document("details"),
     sa.Index(None, "tenant_id", "action", "position", "audit_id"),
     sa.Index(None, "tenant_id", "at"),
+    sa.Index(None, "position"),
     sa.Index(
         "ix_audit_request",
         *("tenant_id", "request_id", "position", "audit_id"),

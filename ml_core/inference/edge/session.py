@@ -75,7 +75,11 @@ class SessionCookie:
             return scope
         if scope["method"] not in _SAFE:
             require_header(scope)
-        return {**scope, "headers": [*scope["headers"], (b"authorization", b"Bearer " + key.encode())]}
+        return {
+            **scope,
+            "mlcore.session": sealed,
+            "headers": [*scope["headers"], (b"authorization", b"Bearer " + key.encode())],
+        }
 
 
 def require_header(scope: Scope) -> None:

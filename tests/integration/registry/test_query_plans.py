@@ -19,6 +19,7 @@ from ml_core.exceptions import AuthenticationError
 from ml_core.ids import TenantId, VersionId, VersionRef
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.authentication import Authentication
+from ml_core.registry.changes import ChangeReader
 from ml_core.registry.feed import FeedReader, KeyWatch
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.pages import Page, encode_cursor
@@ -28,6 +29,7 @@ from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.references import digests_after
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.verdicts import VerdictRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.plans import Plan, recorded_plans
@@ -95,6 +97,13 @@ def _watch_keys(db: DatabaseConnection) -> object:
             watch.has_changed(connection)
         _environments(db).promote(MODEL, LAST, PRODUCTION)
     return watch
+
+
+def _look(db: DatabaseConnection) -> object:
+    """Between two looks a tenant has changed."""
+    before = ChangeReader(db).look(None)
+    _keys(db).create("plans", [Scope.READ])
+    return ChangeReader(db).look(before)
 
 
 def _runs(db: DatabaseConnection) -> RunRepository:
@@ -201,6 +210,9 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     ),
     "audit.list by request": lambda db: AuditRepository(db, TENANT).list(request_id="none", limit=10, descending=True),
     "audit.list by action": lambda db: AuditRepository(db, TENANT).list(action="version.", limit=10, descending=True),
+    "changes of all tenants": lambda db: _look(db),
+    "changes that a tenant missed": lambda db: ChangeReader(db).missed(TENANT, ChangeReader(db).look(None).position),
+    "verdicts.list": lambda db: VerdictRepository(db, TENANT).list(),
     "tenants.exists": lambda db: TenantRepository(db).exists(TENANT),
     "tenants.list": lambda db: TenantRepository(db).list(limit=50, cursor=encode_cursor([TENANT])),
 }

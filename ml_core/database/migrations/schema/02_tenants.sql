@@ -183,6 +183,7 @@ CREATE TABLE mlcore.audit (
 CREATE INDEX ix_audit_request ON mlcore.audit (tenant_id, request_id, position, audit_id) WHERE request_id <> '';
 CREATE INDEX ix_audit_tenant_id_action_position_audit_id ON mlcore.audit (tenant_id, action, position, audit_id);
 CREATE INDEX ix_audit_tenant_id_at ON mlcore.audit (tenant_id, at);
+CREATE INDEX ix_audit_position ON mlcore.audit (position);
 -- Not the position: it is the transaction's own, whatever a statement would say.
 GRANT SELECT, INSERT (tenant_id, at, principal, request_id, action, subject, details) ON mlcore.audit TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.audit

@@ -46,6 +46,7 @@ CREATE TABLE mlcore.jobs (
   progress jsonb NOT NULL DEFAULT '{}'::jsonb,
   result jsonb NOT NULL DEFAULT '{}'::jsonb,
   error jsonb,
+  position bigint NOT NULL,
   CONSTRAINT pk_jobs PRIMARY KEY (tenant_id, job_id),
   CONSTRAINT fk_jobs_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
   CONSTRAINT fk_jobs_job_batches FOREIGN KEY (batch_id) REFERENCES mlcore.job_batches (batch_id),
@@ -75,6 +76,7 @@ CREATE INDEX ix_jobs_tenant_id_state_submitted_at_job_id ON mlcore.jobs (tenant_
 CREATE INDEX ix_jobs_tenant_id_finished_at ON mlcore.jobs (tenant_id, finished_at);
 CREATE INDEX ix_jobs_batch_id ON mlcore.jobs (batch_id, state) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_jobs_waiting ON mlcore.jobs (tenant_id, priority DESC, submitted_at) WHERE state = 'queued';
+CREATE INDEX ix_jobs_position ON mlcore.jobs (position);
 CREATE INDEX ix_jobs_holding ON mlcore.jobs (tenant_id, lease_until)
   WHERE state IN ('starting', 'running', 'cancelling');
 -- Not the specification, nor on whose behalf it is done.
@@ -82,6 +84,18 @@ GRANT SELECT, INSERT, UPDATE (state, not_before, attempt, run_id, dispatcher, pr
   finished_at, cpu_seconds, progress, result, error) ON mlcore.jobs TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.jobs
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('submitted_at', 'submitted_by', 'request_id');
+
+-- The position of the transaction that changed a job last, comparable with those of the audit: see
+-- ml_core.registry.changes.
+CREATE FUNCTION mlcore.note_position() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  NEW.position := mlcore.audit_position(pg_current_xact_id());
+  RETURN NEW;
+END
+$$;
+CREATE TRIGGER note_position BEFORE INSERT OR UPDATE ON mlcore.jobs
+  FOR EACH ROW EXECUTE FUNCTION mlcore.note_position();
 
 CREATE TABLE mlcore.job_logs (
   tenant_id text NOT NULL,

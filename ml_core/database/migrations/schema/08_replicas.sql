@@ -25,6 +25,24 @@ GRANT SELECT (cell, replica_id, started_at, reported_at, expires_at, epoch, gene
   ON mlcore.replica_reports TO mlcore_app;
 GRANT SELECT, INSERT, UPDATE (reported_at, expires_at) ON mlcore.replica_reports TO mlcore_ingest;
 
+-- Requests of an interval of a replica in which it had any. Only the serving plane reads and writes them.
+CREATE TABLE mlcore.replica_traffic (
+  cell text NOT NULL,
+  replica_id text NOT NULL,
+  at timestamptz NOT NULL,
+  answered bigint NOT NULL,
+  refused bigint NOT NULL,
+  failed bigint NOT NULL,
+  latency bigint[] NOT NULL,
+  CONSTRAINT pk_replica_traffic PRIMARY KEY (cell, replica_id, at),
+  CONSTRAINT ck_replica_traffic_cell CHECK (cell ~ '^[a-z][a-z0-9_-]{0,41}$'),
+  CONSTRAINT ck_replica_traffic_replica_id CHECK (replica_id ~ '^[A-Za-z0-9_-]{1,64}$'),
+  CONSTRAINT ck_replica_traffic_counts CHECK (LEAST(answered, refused, failed) >= 0),
+  CONSTRAINT ck_replica_traffic_latency CHECK (cardinality(latency) = 15)
+);
+CREATE INDEX ix_replica_traffic_at ON mlcore.replica_traffic (at);
+GRANT SELECT, INSERT ON mlcore.replica_traffic TO mlcore_ingest;
+
 CREATE TABLE mlcore.replica_pending (
   tenant_id text NOT NULL,
   model_id text NOT NULL,
@@ -68,3 +86,37 @@ BEGIN ATOMIC
     SELECT replica_id FROM mlcore.replica_reports
     WHERE cell = p_cell AND expires_at < now() - interval '1 minute' FOR UPDATE SKIP LOCKED);
 END;
+
+-- Deletes what is older than the quarter of an hour that is shown, of all cells, in the same way.
+CREATE FUNCTION mlcore.drop_traffic() RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  DELETE FROM mlcore.replica_traffic WHERE (cell, replica_id, at) IN (
+    SELECT cell, replica_id, at FROM mlcore.replica_traffic
+    WHERE at < now() - interval '15 minutes' FOR UPDATE SKIP LOCKED);
+END;
+
+-- What the control loop last found of the version that an environment serves.
+CREATE TABLE mlcore.live_verdicts (
+  tenant_id text NOT NULL,
+  model_id text NOT NULL,
+  environment text NOT NULL,
+  version text NOT NULL,
+  quality text NOT NULL,
+  drift text NOT NULL,
+  measured_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT pk_live_verdicts PRIMARY KEY (tenant_id, model_id, environment),
+  CONSTRAINT ck_live_verdicts_environment CHECK (environment ~ '^[a-z][a-z0-9_-]{0,39}$'),
+  CONSTRAINT ck_live_verdicts_version CHECK (version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
+  CONSTRAINT ck_live_verdicts_verdicts
+    CHECK (quality IN ('ok', 'alert', 'unknown') AND drift IN ('ok', 'alert', 'unknown')),
+  CONSTRAINT ck_live_verdicts_sizes CHECK (octet_length(version::text) <= 65536 AND
+    octet_length(quality::text) <= 65536 AND octet_length(drift::text) <= 65536),
+  CONSTRAINT fk_live_verdicts_environments FOREIGN KEY (tenant_id, model_id, environment)
+    REFERENCES mlcore.environments (tenant_id, model_id, environment) ON DELETE CASCADE
+);
+CREATE INDEX ix_live_verdicts_alerts ON mlcore.live_verdicts (tenant_id)
+  WHERE quality = 'alert' OR drift = 'alert';
+GRANT SELECT, INSERT, UPDATE (version, quality, drift, measured_at) ON mlcore.live_verdicts TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON mlcore.live_verdicts
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('measured_at', '', '');

@@ -91,6 +91,12 @@ CREATE POLICY only_platform_changes ON mlcore.prediction_quotas AS RESTRICTIVE F
 CREATE POLICY platform_reads ON mlcore.schedules FOR SELECT TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant()));
 
+-- It finds the environments that are to be measured; and operators see how many alerts each tenant has.
+CREATE POLICY platform_reads ON mlcore.environments FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_reads ON mlcore.live_verdicts FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+
 -- The serving plane reads what it serves of all tenants.
 CREATE POLICY serving_reads ON mlcore.tenants FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.placements FOR SELECT TO mlcore_ingest USING (true);
@@ -116,5 +122,6 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA mlcore FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION mlcore.enter, mlcore.current_tenant TO mlcore_app, mlcore_ingest;
 GRANT EXECUTE ON FUNCTION mlcore.advance_feed, mlcore.audit_position, mlcore.erase, mlcore.close_tenant,
   mlcore.remove_tenant_rows TO mlcore_app;
-GRANT EXECUTE ON FUNCTION mlcore.ensure_prediction_partitions, mlcore.drop_reports TO mlcore_ingest;
+GRANT EXECUTE ON FUNCTION mlcore.ensure_prediction_partitions, mlcore.drop_reports, mlcore.drop_traffic
+  TO mlcore_ingest;
 GRANT SELECT ON mlcore.alembic_version TO mlcore_app, mlcore_ingest;

@@ -1,0 +1,79 @@
+"""``Watch``: measures the live versions of all tenants in turn, so that their last verdicts are known without a report.
+
+It is level-triggered: what is measured next is what was measured longest ago. Any number of them may run, and each can
+be killed at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.quality import Verdict
+from ml_core.exceptions import MLFrameworkError, ModelNotFoundError, TenantNotFoundError, status_of
+from ml_core.monitoring.quality import Quality
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.verdicts import Unmeasured, VerdictRepository, unmeasured
+
+_log = logging.getLogger(__name__)
+
+_TURN_S: Final = 30.0
+_AT_ONCE: Final = 100
+_UNAVAILABLE: Final = 503
+# Of the time, so that neither the control loop nor the database is kept from other work. A report takes tens of
+# milliseconds where little was answered: 20,000 environments are measured in about three hours.
+_SHARE: Final = 0.1
+
+
+class Watch:
+    """Keeps the verdicts of all tenants recent.
+
+    Args:
+        db: The registry; its principal belongs to no tenant.
+    """
+
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._db = db
+
+    def run(self, stopped: threading.Event) -> None:
+        """Take turns until the event is set. An error ends a turn."""
+        while not stopped.wait(_TURN_S):
+            try:
+                self.turn(stopped)
+            except MLFrameworkError as error:
+                _log.warning("Live versions are not measured: %s", error)
+            except Exception:  # noqa: BLE001 - the versions of all tenants wait for the next turn
+                _log.exception("A turn of the watch failed.")
+
+    def turn(self, stopped: threading.Event) -> None:
+        """Measure what was not measured for an hour, up to a hundred, with pauses.
+
+        Raises:
+            RegistryUnavailableError: The registry is away; the rest is measured later.
+        """
+        for each in unmeasured(self._db, _AT_ONCE):
+            began = time.monotonic()
+            self._measure(each)
+            if stopped.wait((time.monotonic() - began) / _SHARE):
+                return
+
+    def _measure(self, each: Unmeasured) -> None:
+        verdicts, quality = VerdictRepository(self._db, each.tenant_id), Quality(self._db, each.tenant_id)
+        of = (each.model_id, each.environment)
+        try:
+            version = EnvironmentRepository(self._db, each.tenant_id).pointed(*of)
+            try:
+                found = quality.report(*of).verdict, quality.drift(*of).verdict
+            except MLFrameworkError as error:
+                if status_of(error) == _UNAVAILABLE or isinstance(error, ModelNotFoundError):
+                    raise
+                _log.warning(
+                    "%s of %s in %s can't be measured: %s", each.model_id, each.tenant_id, each.environment, error
+                )
+                found = Verdict.UNKNOWN, Verdict.UNKNOWN
+            verdicts.set(*of, version, *found)
+        except (ModelNotFoundError, TenantNotFoundError):  # it was withdrawn or deleted meanwhile
+            pass

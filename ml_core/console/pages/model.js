@@ -49,6 +49,7 @@ export default {
         <a href="${link(["t", context.params.tenant, "models", model, "predictions"])}"
           >Predictions, quality and drift</a
         >
+        · <a href="${link(["t", context.params.tenant, "training"], { model })}">Train a version</a>
       </p>
       <section>
         <h2>Environments</h2>

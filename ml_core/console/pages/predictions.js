@@ -53,7 +53,7 @@ export default {
       </section>`,
 
   connect(main, _, { params: { tenant, model }, query, session, signal }) {
-    const times = TIMES.map((name) => [name, query[name] && new Date(query[name]).toISOString()]);
+    const times = TIMES.map((name) => [name, utc(query[name])]);
     const wanted = { model, ...Object.fromEntries([...FILTERS.map((name) => [name, query[name]]), ...times]) };
     showList(main, {
       label: "Rows",
@@ -118,6 +118,12 @@ export default {
     },
   },
 };
+
+/** A time of the reader's zone as the API takes it; what is no time is left to the API, which says so. @param {string} [text] */
+function utc(text = "") {
+  const moment = new Date(text);
+  return Number.isNaN(moment.getTime()) ? text : moment.toISOString();
+}
 
 /** @param {string} name @param {string} type @param {string | undefined} value */
 const field = (name, type, value) =>

@@ -6,7 +6,8 @@ import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { jobProgress } from "../parts/job_progress.js";
 import "../parts/live_verdict.js";
-import { badge, empty } from "../parts/states.js";
+import { openPlacement } from "../parts/placement.js";
+import { badge, button, empty } from "../parts/states.js";
 
 const SHOWN = 20;
 
@@ -17,16 +18,21 @@ export default {
   async load({ params, signal }) {
     const root = at("tenants", params.tenant);
     const list = (noun, query = {}) => ask("GET", `${root}/${noun}`, { query: { limit: SHOWN, ...query }, signal });
-    const [pointers, jobs, changes] = await Promise.all([
+    const [tenant, pointers, jobs, changes] = await Promise.all([
+      ask("GET", root, { signal }),
       list("pointers"),
       list("jobs", { limit: 8 }),
       list("audit", { descending: true, limit: 10 }),
     ]);
-    return { pointers, jobs: jobs.items, changes: changes.items };
+    return { cell: tenant.cell, pointers, jobs: jobs.items, changes: changes.items };
   },
 
-  view: ({ pointers, jobs, changes }, { params: { tenant } }) =>
+  view: ({ cell, pointers, jobs, changes }, { params: { tenant }, session }) =>
     html` <h1 tabindex="-1">${tenant}</h1>
+      <p>
+        Served by ${cell === "shared" ? "the shared cell" : html`a cell of its own, ${cell}`}.
+        ${session.isOperator && button({ action: "place", text: "Place…", refused: session.cannotOperate() })}
+      </p>
       <section>
         <h2>Served now</h2>
         ${
@@ -56,6 +62,15 @@ export default {
           ${changes.map(changeRow)}
         </ul>
       </section>`,
+
+  actions: {
+    async place(_, __, { params: { tenant }, signal, refresh, say }) {
+      openPlacement(await ask("GET", `${at("tenants", tenant)}/placement`, { signal }), async (said) => {
+        await refresh();
+        say(said);
+      });
+    },
+  },
 };
 
 /** @param {string} tenant @param {any[]} pointers */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -109,7 +110,7 @@ def test_an_operator_bounds_the_shared_cell(viewer, shop, db, operator_key):
     before = placements.shared()
     operator = viewer()
     page = open_as(operator, operator_key, "placements")
-    page.get_by_text("1 live replica").wait_for()
+    page.get_by_text(re.compile(r"\d live replica")).wait_for()
     try:
         dialog = operator.dialog("Change the bounds…")
         dialog.get_by_label("Replicas without load").fill("2")
@@ -163,18 +164,17 @@ def test_a_dialog_is_closed_with_its_page(viewer, shop):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("predictions?since=nonsense", "'since'"),
-        ("predictions?until=2026-13-45T99:00", "'until'"),
-        ("../../jobs?state=nonsense", "'state'"),
-        ("../../jobs?schedule=No%20such", "schedule"),
-        ("../../training?dataset=%3Cb%3E", "dataset"),
+        ("models/people/predictions?since=nonsense", "'since'"),
+        ("models/people/predictions?until=2026-13-45T99:00", "'until'"),
+        ("jobs?state=nonsense", "'state'"),
+        ("jobs?schedule=No%20such", "schedule"),
+        ("training?dataset=%3Cb%3E", "dataset"),
     ],
 )
 def test_nonsense_in_an_address_is_refused_in_the_apis_words(viewer, shop, path, said):
     """And not as a fault of the console."""
-    page = open_as(viewer(), shop.key("read"), re.sub(r"models/\w+/\.\./\.\./", "", f"{shop.model}/{path}"))
-    problem = page.locator(".problem", has_text=said)
-    problem.wait_for()
+    page = open_as(viewer(), shop.key("read"), f"{shop.path}/{path}")
+    page.locator(".problem", has_text=said).first.wait_for()
     assert "The console failed" not in page.inner_text("main")
 
 
@@ -201,7 +201,7 @@ def test_a_long_list_stays_long_when_it_is_read_again(viewer, db, operator_key):
         page.get_by_role("button", name="Show more").click()
     page.get_by_text("The first 1150 are shown.").wait_for()
     asked.clear()
-    operator.wait_until(lambda: asked[:2] == [1000, 150])
+    operator.wait_until(lambda: (1000, 150) in itertools.pairwise(asked))
     operator.wait_until(lambda: rows.count() == 1150)
     assert max(asked) <= 1000
 
@@ -214,7 +214,7 @@ def test_injected_html_is_text(viewer, shop, db, operator_key):
     page = open_as(anna, shop.key("admin"), f"{shop.path}/training?dataset=h&model={HOSTILE[:12]}")
     page.get_by_label("Target").select_option(f"{HOSTILE}2")
     page.get_by_text("Options").click()
-    page.get_by_label("Hyperparameters, one a line").fill(f"{HOSTILE.split('=')[0]}{HOSTILE}")
+    page.get_by_label("Hyperparameters, one a line").fill(f"C={HOSTILE}")
     for button in ("Plan…", "Schedule…"):
         dialog = anna.dialog(button)
         for label in ("Name", "Minute, hour", "Time zone"):
@@ -239,7 +239,7 @@ def test_injected_html_is_text(viewer, shop, db, operator_key):
     operator.open("placements")
     page_of_operator.get_by_label("Tenant", exact=True).fill(HOSTILE)
     page_of_operator.get_by_role("button", name="Place…").first.click()
-    page_of_operator.get_by_text("Give 1 to 40 of").or_(page_of_operator.locator("#notice p")).first.wait_for()
+    page_of_operator.locator("#notice p").wait_for()
     for each in (page, page_of_operator):
         assert each.evaluate("window.taken") is None
         assert each.locator("img[src=x], main script, dialog script, #notice script").count() == 0
@@ -345,7 +345,7 @@ def test_the_story_of_a_model(viewer_of_platform, platform, tmp_path):
     dialog.get_by_label("CSV or Parquet file").set_input_files(file)
     dialog.get_by_role("button", name="Upload").click()
     page.get_by_role("heading", name="tickets@1").wait_for()
-    for version, algorithm in (("1", "naive_bayes"), ("2", "logistic_regression")):
+    for version, algorithm in (("1", "random_forest"), ("2", "logistic_regression")):
         anna.open(f"t/{tenant}/datasets/tickets")
         page.get_by_role("link", name="Train a model on it").click()
         page.get_by_label("Target").select_option("category")

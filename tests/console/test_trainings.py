@@ -171,7 +171,7 @@ def test_a_schedule_from_its_creation_to_its_deletion(viewer, shop, db):
     made = own.get("nightly")
     assert (made.cron, made.timezone, made.spec["training"]["dataset"]) == ("30 2 * * *", "Europe/Berlin", "m")
     due = page.locator("when-time[exact]")
-    assert re.search(r"2:30 AM GMT\+[12], in \d+ (hour|minute)", due.inner_text())
+    assert re.search(r"2:30\sAM GMT\+[12], in \d+ (hour|minute)", due.inner_text())
     assert due.locator("time").get_attribute("title").startswith(f"{made.next_at:%Y-%m-%d %H:%M}")
     page.get_by_text("It has submitted no job yet.").wait_for()
 

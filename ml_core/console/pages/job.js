@@ -7,7 +7,7 @@ import { link } from "../core/router.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
 import { jobProgress } from "../parts/job_progress.js";
 import { coreSeconds, planView } from "../parts/plan.js";
-import { badge, button, problem, refusal } from "../parts/states.js";
+import { badge, button, problem } from "../parts/states.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
 const KEPT_CHARACTERS = 200_000;
@@ -157,7 +157,7 @@ export default {
 };
 
 /**
- * The plan of a training that has not ended, made once; null: it has none, or the key may not ask for it.
+ * The plan of a training that has not ended, made once, or why there is none; null: none is asked for.
  *
  * @param {string} path @param {any} job @param {import("../main.js").Context} context
  */
@@ -166,12 +166,18 @@ async function planOf(path, job, { params: { tenant }, session, signal }) {
   if (plan.job === path) return plan.found;
   const { model_id: model, training } = job.spec;
   const body = { model_id: model, training, cpus: job.cpus };
-  const found = await Promise.all([
-    ask("POST", `${at("tenants", tenant, "jobs")}/plan`, { body, signal }),
-    ask("GET", `${at("tenants", tenant)}/job-quota`, { signal }),
-  ]).then(([made, share]) => ({ plan: made, share }), refusal);
-  plan = { job: path, found };
-  return found;
+  try {
+    const [made, share] = await Promise.all([
+      ask("POST", `${at("tenants", tenant, "jobs")}/plan`, { body, signal }),
+      ask("GET", `${at("tenants", tenant)}/job-quota`, { signal }),
+    ]);
+    plan = { job: path, found: { plan: made, share } };
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.mayPass) return error; // and it is asked for again
+    plan = { job: path, found: error };
+  }
+  return plan.found;
 }
 
 /** How long an attempt took, or said last that it has taken. @param {any} job */

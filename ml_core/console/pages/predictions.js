@@ -42,7 +42,7 @@ export default {
         <h2>Rows</h2>
         <form class="line" data-action="search" role="search">
           ${FILTERS.map((name) => field(name, "text", query[name]))}${TIMES.map((name) =>
-            field(name, "datetime-local", query[name]),
+            field(name, "datetime-local", local(query[name])),
           )}<button type="submit">Search</button>
         </form>
         <p class="quiet">
@@ -123,6 +123,13 @@ export default {
 function utc(text = "") {
   const moment = new Date(text);
   return Number.isNaN(moment.getTime()) ? text : moment.toISOString();
+}
+
+/** A time as its field takes it, which would complain about any other text. @param {string} [text] */
+function local(text = "") {
+  const moment = new Date(text);
+  if (Number.isNaN(moment.getTime())) return "";
+  return new Date(moment.getTime() - 60_000 * moment.getTimezoneOffset()).toISOString().slice(0, 16);
 }
 
 /** @param {string} name @param {string} type @param {string | undefined} value */

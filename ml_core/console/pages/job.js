@@ -23,7 +23,10 @@ export default {
   everyS: 2,
 
   async load(context) {
-    const { params: { tenant, job }, signal } = context;
+    const {
+      params: { tenant, job },
+      signal,
+    } = context;
     const path = at("tenants", tenant, "jobs", job);
     if (log.job !== path) log = { job: path, position: 0, text: "" };
     const query = { after: log.position };

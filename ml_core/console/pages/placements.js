@@ -45,12 +45,7 @@ export default {
         <form class="line" data-action="find">
           <label class="field"
             ><span>Tenant</span> <input name="tenant" required autocomplete="off" spellcheck="false" /></label
-          ><button
-            type="submit"
-            ${session.cannotOperate() && html`aria-disabled="true"`}
-          >
-            Place…
-          </button>
+          ><button type="submit" ${session.cannotOperate() && html`aria-disabled="true"`}>Place…</button>
         </form>
         ${session.cannotOperate() && html`<p class="quiet">${session.cannotOperate()}</p>`}
         <data-table></data-table>

@@ -118,7 +118,9 @@ function quotaView(kind, { usage, ...quotas }, refused) {
         </tbody>
       </table>
     </div>
-    <div class="buttons">${button({ action: "change", text: `Change the quota of ${title.toLowerCase()}…`, refused, data: { kind } })}</div>
+    <div class="buttons">
+      ${button({ action: "change", text: `Change the quota of ${title.toLowerCase()}…`, refused, data: { kind } })}
+    </div>
     ${refused && html`<p class="quiet">${refused}</p>`}
   </section>`;
 }

@@ -32,7 +32,10 @@ export default {
         { name: "State", cell: (schedule) => badge(schedule.state) },
         { name: "Job", cell: ({ kind, spec }) => `${kind} ${spec.model_id}` },
         { name: "At", cell: ({ cron, timezone }) => html`<code>${cron}</code> <span class="quiet">${timezone}</span>` },
-        { name: "Next", cell: ({ next_at: next }) => (next ? html`<when-time exact datetime="${next}"></when-time>` : "–") },
+        {
+          name: "Next",
+          cell: ({ next_at: next }) => (next ? html`<when-time exact datetime="${next}"></when-time>` : "–"),
+        },
         { name: "Last", cell: lastView },
         { name: "Note", cell: ({ note }) => html`<span class="quiet">${note}</span>` },
       ],

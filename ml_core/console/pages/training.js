@@ -71,7 +71,8 @@ export default {
       text: query.q,
       searched: (text) => filter({ q: text }),
       key: (dataset) => dataset.dataset_id,
-      load: ({ text, ...of }) => ask("GET", at("tenants", tenant, "datasets"), { query: { ...of, name: text }, signal }),
+      load: ({ text, ...of }) =>
+        ask("GET", at("tenants", tenant, "datasets"), { query: { ...of, name: text }, signal }),
       none: html`There is no dataset. <a href="${link(["t", tenant, "datasets"])}">Upload a file.</a>`,
       columns: [
         {
@@ -102,18 +103,24 @@ function formView(table, environments, tenant, query, lacks) {
   const columns = table.columns.map(([name]) => name);
   const other = link(["t", tenant, "training"], { model: query.model });
   return html`<p>
-      On <a href="${link(["t", tenant, "datasets", table.dataset_id], { number: String(table.number) })}">${table.reference}</a>,
-      ${number(table.row_count)} rows. <a href="${other}">Another dataset</a>
+      On
+      <a href="${link(["t", tenant, "datasets", table.dataset_id], { number: String(table.number) })}"
+        >${table.reference}</a
+      >, ${number(table.row_count)} rows. <a href="${other}">Another dataset</a>
     </p>
     <section>
       <form data-action="plan">
         <label class="field"
           ><span>Model, which gets a new version</span>
-          <input name="model_id" value="${query.model ?? table.dataset_id}" required autocomplete="off" spellcheck="false"
+          <input
+            name="model_id"
+            value="${query.model ?? table.dataset_id}"
+            required
+            autocomplete="off"
+            spellcheck="false"
         /></label>
         ${choice("target", "Target", columns, { none: "none (clustering, anomaly detection)", chosen: query.target })}
-        ${choice("model_type", "Model type", Object.keys(ALGORITHMS), { none: "by the target" })}
-        ${algorithmField()}
+        ${choice("model_type", "Model type", Object.keys(ALGORITHMS), { none: "by the target" })} ${algorithmField()}
         <details>
           <summary>Options</summary>
           <label class="field"
@@ -239,7 +246,10 @@ function openPlan(tenant, job) {
             ["Dataset", training.dataset],
             ["Target", training.target ?? "none"],
             ["Algorithm", words(training.hyperparameters.algorithm ?? "selected by cross-validation")],
-            ["Then", `a new version of ${model}; ${environment ? `${environment} moves to it` : "no environment moves"}`],
+            [
+              "Then",
+              `a new version of ${model}; ${environment ? `${environment} moves to it` : "no environment moves"}`,
+            ],
           ].map(
             ([term, text]) =>
               html`<div>

@@ -55,7 +55,8 @@ export function openDialog({ content, submit, changed, opened }) {
     );
   }
 
-  for (const left of ["hashchange", "signed-out"]) addEventListener(left, () => dialog.close(), { signal: closed.signal });
+  for (const left of ["hashchange", "signed-out"])
+    addEventListener(left, () => dialog.close(), { signal: closed.signal });
   dialog.addEventListener("input", (event) => changed?.(/** @type {HTMLInputElement} */ (event.target), redraw));
   dialog.addEventListener("click", (event) => {
     if (/** @type {Element} */ (event.target).closest("[data-close]")) dialog.close();

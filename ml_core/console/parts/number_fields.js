@@ -4,14 +4,13 @@ import { html } from "../core/html.js";
 
 /**
  * @param {Record<string, string>} labels Name → label.
- * @param {Record<string, number | null>} values
+ * @param {Record<string, any>} values
  */
 export const numberFields = (labels, values) =>
   Object.entries(labels).map(
     ([name, label]) =>
       html`<label class="field"
-        ><span>${label}</span>
-        <input name="${name}" value="${values[name]}" inputmode="decimal" autocomplete="off"
+        ><span>${label}</span> <input name="${name}" value="${values[name]}" inputmode="decimal" autocomplete="off"
       /></label>`,
   );
 

@@ -97,10 +97,10 @@ export function openSharedCell(bounds, done) {
       title: "The bounds of the shared cell",
       submit: "Change the shared cell",
       body: html`<p>
-          It serves every tenant without a cell of its own. Replicas are added within seconds and taken away after a minute
-          of less load; no request fails. Equal bounds switch autoscaling off.
+          It serves every tenant without a cell of its own. Replicas are added within seconds and taken away after a
+          minute of less load; no request fails. Equal bounds switch autoscaling off.
         </p>
-        ${numberFields(FIELDS, /** @type {any} */ (bounds))}`,
+        ${numberFields(FIELDS, bounds)}`,
     }),
     async submit(typed) {
       const set = await ask("PUT", "platform/shared-cell", { body: numbersOf(FIELDS, typed) });

@@ -29,7 +29,9 @@ export function planView({ strategy, options: [chosen, ...others], missing }, cp
       </div>
       <div>
         <dt>Used in 24 hours</dt>
-        <dd>${coreSeconds(usage.cpu_seconds)} ${most !== null && html`<span class="quiet">of ${number(most)}</span>`}</dd>
+        <dd>
+          ${coreSeconds(usage.cpu_seconds)} ${most !== null && html`<span class="quiet">of ${number(most)}</span>`}
+        </dd>
       </div>
     </dl>
     <p class="quiet">${chosen.reason}. An estimate is right within a factor of about three.</p>

@@ -212,7 +212,7 @@ def test_injected_html_is_text(viewer, shop, db, operator_key):
     DatasetRepository(db, shop.tenant).create("h", rows)
     anna = viewer()
     page = open_as(anna, shop.key("admin"), f"{shop.path}/training?dataset=h&model={HOSTILE[:12]}")
-    page.get_by_label("Target").select_option(f"{HOSTILE}2")
+    page.get_by_label("Target", exact=True).select_option(f"{HOSTILE}2")
     page.get_by_text("Options").click()
     page.get_by_label("Hyperparameters, one a line").fill(f"C={HOSTILE}")
     for button in ("Plan…", "Schedule…"):
@@ -348,7 +348,7 @@ def test_the_story_of_a_model(viewer_of_platform, platform, tmp_path):
     for version, algorithm in (("1", "random_forest"), ("2", "logistic_regression")):
         anna.open(f"t/{tenant}/datasets/tickets")
         page.get_by_role("link", name="Train a model on it").click()
-        page.get_by_label("Target").select_option("category")
+        page.get_by_label("Target", exact=True).select_option("category")
         page.get_by_label("Algorithm").select_option(algorithm)
         dialog = anna.dialog("Plan…")
         dialog.get_by_text("Takes about").wait_for()

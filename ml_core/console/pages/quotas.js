@@ -3,7 +3,7 @@
 import { ask, at } from "../core/api.js";
 import { number } from "../core/format.js";
 import { html } from "../core/html.js";
-import { numberFields, numbersOf } from "../parts/number_fields.js";
+import { numberFields, numbersOf } from "../parts/fields.js";
 import { openDialog } from "../parts/dialog.js";
 import { button } from "../parts/states.js";
 

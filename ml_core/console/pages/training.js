@@ -6,6 +6,7 @@ import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog } from "../parts/dialog.js";
+import { numberField, numberOf, selectField, textField } from "../parts/fields.js";
 import { planView } from "../parts/plan.js";
 import { button, problem } from "../parts/states.js";
 
@@ -110,15 +111,7 @@ function formView(table, environments, tenant, query, lacks) {
     </p>
     <section>
       <form data-action="plan">
-        <label class="field"
-          ><span>Model, which gets a new version</span>
-          <input
-            name="model_id"
-            value="${query.model ?? table.dataset_id}"
-            required
-            autocomplete="off"
-            spellcheck="false"
-        /></label>
+        ${textField("model_id", "Model, which gets a new version", query.model ?? table.dataset_id)}
         ${choice("target", "Target", columns, { none: "none (clustering, anomaly detection)", chosen: query.target })}
         ${choice("model_type", "Model type", Object.keys(ALGORITHMS), { none: "by the target" })} ${algorithmField()}
         <details>
@@ -127,7 +120,12 @@ function formView(table, environments, tenant, query, lacks) {
             ><span>Hyperparameters, one a line</span>
             <textarea name="hyperparameters" rows="3" placeholder="n_estimators=200" spellcheck="false"></textarea>
           </label>
-          ${choice("ignore", "Columns that are not used", columns, { isMultiple: true })}
+          ${selectField(
+            "ignore",
+            "Columns that are not used",
+            columns.map((column) => html`<option value="${column}">${column}</option>`),
+            true,
+          )}
           ${choice("group", "Hold out together rows with the same", columns)}
           ${choice("time", "Hold out the latest rows by", columns)}
           ${choice("calibration", "Calibrate probabilities by", CALIBRATIONS)}
@@ -151,37 +149,28 @@ function formView(table, environments, tenant, query, lacks) {
 
 /**
  * @param {string} name @param {string} label @param {string[]} values
- * @param {{none?: string, chosen?: string, isMultiple?: boolean}} [options]
+ * @param {{none?: string, chosen?: string}} [options]
  */
-function choice(name, label, values, { none = "no", chosen, isMultiple = false } = {}) {
-  return html`<label class="field"
-    ><span>${label}</span>
-    <select name="${name}" ${isMultiple && html`multiple size="5"`}>
-      ${!isMultiple && html`<option value="">${none}</option>`}
-      ${values.map((value) => html`<option value="${value}" ${value === chosen && html`selected`}>${value}</option>`)}
-    </select></label
-  >`;
-}
+const choice = (name, label, values, { none = "no", chosen } = {}) =>
+  selectField(
+    name,
+    label,
+    html`<option value="">${none}</option>
+      ${values.map((value) => html`<option value="${value}" ${value === chosen && html`selected`}>${value}</option>`)}`,
+  );
 
 const algorithmField = () =>
-  html`<label class="field"
-    ><span>Algorithm</span>
-    <select name="algorithm">
-      <option value="">selected by cross-validation</option>
+  selectField(
+    "algorithm",
+    "Algorithm",
+    html`<option value="">selected by cross-validation</option>
       ${Object.entries(ALGORITHMS).map(
         ([type, names]) =>
           html`<optgroup label="${words(type)}">
             ${names.map((name) => html`<option value="${name}">${words(name)}</option>`)}
           </optgroup>`,
-      )}
-    </select></label
-  >`;
-
-/** @param {string} name @param {string} label @param {string} [value] */
-const numberField = (name, label, value = "") =>
-  html`<label class="field"
-    ><span>${label}</span> <input name="${name}" value="${value}" inputmode="decimal" autocomplete="off"
-  /></label>`;
+      )}`,
+  );
 
 /** The job of a form, as the API takes it. @param {HTMLFormElement} form @param {string} dataset */
 function jobOf(form, dataset) {
@@ -195,8 +184,7 @@ function jobOf(form, dataset) {
 function given(form) {
   const fields = new FormData(form);
   const texts = /** @type {Record<string, string>} */ (Object.fromEntries(fields));
-  const asNumber = (text) => (text.trim() && Number.isFinite(Number(text)) ? Number(text) : text.trim());
-  const numbers = ["cpus", "priority", "cross_validation"].map((name) => [name, asNumber(texts[name])]);
+  const numbers = ["cpus", "priority", "cross_validation"].map((name) => [name, numberOf(texts[name])]);
   return stated({
     ...texts,
     ...Object.fromEntries(numbers),
@@ -207,7 +195,7 @@ function given(form) {
 
 /** What has a value. @param {Record<string, any>} fields */
 const stated = (fields) =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== ""));
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => ![undefined, null, ""].includes(value)));
 
 /** Lines of name=value; a value is JSON, or else a text. @param {string} text */
 function parametersOf(text) {
@@ -223,6 +211,12 @@ function parametersOf(text) {
       }
     }),
   );
+}
+
+/** @param {Record<string, any>} hyperparameters */
+function algorithmText({ algorithm, ...others }) {
+  if (algorithm !== undefined) return words(String(algorithm));
+  return Object.keys(others).length ? "the default of the model type" : "selected by cross-validation";
 }
 
 /** Show the plan of a job, and submit it. @param {string} tenant @param {any} job */
@@ -245,7 +239,7 @@ function openPlan(tenant, job) {
           ${[
             ["Dataset", training.dataset],
             ["Target", training.target ?? "none"],
-            ["Algorithm", words(training.hyperparameters.algorithm ?? "selected by cross-validation")],
+            ["Algorithm", algorithmText(training.hyperparameters)],
             [
               "Then",
               `a new version of ${model}; ${environment ? `${environment} moves to it` : "no environment moves"}`,
@@ -293,22 +287,9 @@ function openSchedule(tenant, job, environments) {
           Each job trains on ${isFixed ? training.dataset : html`the newest version of ${training.dataset}`}, with the
           rights of your key.
         </p>
-        <label class="field"
-          ><span>Name</span> <input name="name" value="nightly" required autocomplete="off" spellcheck="false"
-        /></label>
-        <label class="field"
-          ><span>Minute, hour, day of the month, month, day of the week</span>
-          <input name="cron" value="0 3 * * *" required autocomplete="off" spellcheck="false"
-        /></label>
-        <label class="field"
-          ><span>Time zone</span>
-          <input
-            name="timezone"
-            value="${Intl.DateTimeFormat().resolvedOptions().timeZone}"
-            required
-            autocomplete="off"
-            spellcheck="false"
-        /></label>
+        ${textField("name", "Name", "nightly")}
+        ${textField("cron", "Minute, hour, day of the month, month, day of the week", "0 3 * * *")}
+        ${textField("timezone", "Time zone", Intl.DateTimeFormat().resolvedOptions().timeZone)}
         ${choice(
           "on_drift",
           "Only on an alert of quality or drift, with the new version as a canary, in",

@@ -4,7 +4,7 @@ import { ask, at } from "../core/api.js";
 import { counted } from "../core/format.js";
 import { html } from "../core/html.js";
 import { openDialog } from "./dialog.js";
-import { numberFields, numbersOf } from "./number_fields.js";
+import { numberFields, numbersOf, selectField } from "./fields.js";
 import { badge } from "./states.js";
 
 /** @typedef {{min_replicas: number, max_replicas: number, target_ongoing: number}} Bounds */
@@ -48,13 +48,12 @@ export function openPlacement(placement, done) {
       title: `Where ${tenant} is served`,
       submit: isDedicated === placement.is_dedicated ? `Change the cell of ${tenant}` : `Move ${tenant}`,
       refused: isDedicated || placement.is_dedicated ? null : `${tenant} is in the shared cell.`,
-      body: html`<label class="field"
-          ><span>Served by</span>
-          <select name="cell">
-            <option value="shared" ${!isDedicated && html`selected`}>the shared cell</option>
-            <option value="dedicated" ${isDedicated && html`selected`}>a cell of its own</option>
-          </select></label
-        >
+      body: html`${selectField(
+          "cell",
+          "Served by",
+          html`<option value="shared" ${!isDedicated && html`selected`}>the shared cell</option>
+            <option value="dedicated" ${isDedicated && html`selected`}>a cell of its own</option>`,
+        )}
         ${isDedicated && numberFields(FIELDS, placement)}
         ${isDedicated && html`<p class="quiet">0 replicas without load: after 15 minutes without a request the cell ends, and the next request starts it.</p>`}
         <dl class="plan">

@@ -19,7 +19,7 @@ def test_a_training_is_planned_submitted_and_followed(viewer, shop, db):
     """The plan says what it takes and costs; the job has the same, its progress and log, and leads to its version."""
     DatasetRepository(db, shop.tenant).create("m", measures(300))
     anna = viewer()
-    page = open_as(anna, shop.key("read", "train"), f"{shop.path}/jobs")
+    page = open_as(anna, shop.key("read", "train", "promote"), f"{shop.path}/jobs")
     page.get_by_role("link", name="Train a model.").click()
     page.get_by_label("Search datasets").fill("m")
     page.get_by_role("link", name="m", exact=True).click()
@@ -41,7 +41,7 @@ def test_a_training_is_planned_submitted_and_followed(viewer, shop, db):
         assert re.search(r"Costs about\s+[\d.]+ core-seconds", said)
         assert "staging moves to it" in said
         dialog.get_by_role("button", name="Submit the job").click()
-        page.get_by_role("heading", name="train measured").wait_for()
+        page.wait_for_url(re.compile("jobs/job_"))
         (job,) = JobRepository(db, shop.tenant).list().items
         spec = TrainJobSpec.from_json(job.spec)
         assert (job.priority, spec.promote_to, spec.training.dataset) == (7, "staging", "m@1")
@@ -77,6 +77,13 @@ def test_what_a_training_would_be_refused_for_is_said_before(viewer, shop, db):
     dialog = anna.dialog("Plan…")
     dialog.get_by_text("cpus").first.wait_for()
     dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_label("Cores").fill("1")
+    page.get_by_label("Move an environment").select_option("production")
+    dialog = anna.dialog("Plan…")
+    dialog.get_by_text("Takes about").wait_for()
+    dialog.get_by_role("button", name="Submit the job").click()
+    dialog.get_by_text("lacks the scope 'promote'").wait_for()
+    dialog.get_by_role("button", name="Cancel").click()
     page.get_by_label("Cores").fill("64")
     anna.dialog("Plan…").get_by_text("cores; the platform gives jobs").wait_for()
     page.keyboard.press("Escape")
@@ -107,7 +114,7 @@ def test_a_submission_whose_answer_is_lost_is_one_job(viewer, shop, db):
     dialog.get_by_role("alert").wait_for()
     page.unroute("**/jobs")
     dialog.get_by_role("button", name="Submit the job").click()
-    page.get_by_role("heading", name="train m").wait_for()
+    page.wait_for_url(re.compile("jobs/job_"))
     (job,) = JobRepository(db, shop.tenant).list().items
     JobRepository(db, shop.tenant).cancel(job.job_id)
 
@@ -178,6 +185,7 @@ def test_a_schedule_from_its_creation_to_its_deletion(viewer, shop, db):
     dialog = anna.dialog("Run now…")
     assert f"the schedule nightly of {shop.tenant}" in dialog.inner_text()
     dialog.get_by_role("button", name="Run now nightly").click()
+    page.get_by_text("is queued.").wait_for()
     (job,) = JobRepository(db, shop.tenant).list(schedule="nightly").items
     page.get_by_role("link", name=job.job_id).wait_for()
     anna.dialog("Pause…").get_by_role("button", name="Pause nightly").click()
@@ -249,5 +257,5 @@ def test_the_keyboard_trains_a_model(viewer, shop, db):
     page.get_by_role("dialog").get_by_text("Takes about").wait_for()
     reach("Submit the job")
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="train m").wait_for()
+    page.wait_for_url(re.compile("jobs/job_"))
     empty_queue(db)

@@ -82,7 +82,8 @@ class DataTable extends HTMLElement {
       } while (cursor && items.length < this.#wanted);
       [this.#items, this.#cursor, this.#error] = [items, cursor, undefined];
     } catch (error) {
-      if (asked !== this.#asked || !this.isConnected) return;
+      const isLeft = error instanceof DOMException && error.name === "AbortError";
+      if (isLeft || asked !== this.#asked || !this.isConnected) return;
       this.#error = error;
     }
     this.#show(source);

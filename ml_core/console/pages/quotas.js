@@ -97,7 +97,7 @@ function quotaView(kind, { usage, ...quotas }, refused) {
   const isUsed = kind === "jobs";
   return html`<section>
     <h2>${title}</h2>
-    <div class="scroll" role="region" tabindex="0" aria-label="${title}">
+    <div class="scroll narrow" role="region" tabindex="0" aria-label="${title}">
       <table>
         <thead>
           <tr>

@@ -110,7 +110,7 @@ function formView(table, environments, tenant, query, lacks) {
       >, ${number(table.row_count)} rows. <a href="${other}">Another dataset</a>
     </p>
     <section>
-      <form data-action="plan">
+      <form class="narrow" data-action="plan">
         ${textField("model_id", "Model, which gets a new version", query.model ?? table.dataset_id)}
         ${choice("target", "Target", columns, { none: "none (clustering, anomaly detection)", chosen: query.target })}
         ${choice("model_type", "Model type", Object.keys(ALGORITHMS), { none: "by the target" })} ${algorithmField()}

@@ -15,6 +15,6 @@ export function jobProgress({ state, progress }) {
     html`<progress max="${total}" value="${done}" aria-label="${stage}"></progress> ${number(done)}/${number(total)}
       ${unit}`
   }
-  ${typeof left === "number" && html`<span class="quiet">about ${duration(left)} left</span>`}
-  ${measured.map(([name, value]) => html`<span class="quiet">${name} ${number(value)}</span> `)}`;
+  ${typeof left === "number" && html`<span class="quiet">· about ${duration(left)} left</span>`}
+  ${measured.map(([name, value]) => html`<span class="quiet">· ${name} ${number(value)}</span> `)}`;
 }

@@ -3,6 +3,8 @@
 import { duration, number, words } from "../core/format.js";
 import { html } from "../core/html.js";
 
+const LEAST = 0.1; // what is less is not told apart
+
 /** @typedef {{strategy: string, seconds: number | null, reason: string}} Option */
 
 /**
@@ -21,7 +23,7 @@ export function planView({ strategy, options: [chosen, ...others], missing }, cp
       </div>
       <div>
         <dt>Takes about</dt>
-        <dd>${duration(seconds)}</dd>
+        <dd>${seconds < LEAST ? `less than ${LEAST} s` : duration(seconds)}</dd>
       </div>
       <div>
         <dt>Costs about</dt>
@@ -50,4 +52,5 @@ export function planView({ strategy, options: [chosen, ...others], missing }, cp
 }
 
 /** @param {number} count */
-export const coreSeconds = (count) => `${number(Math.round(10 * count) / 10)} core-seconds`;
+export const coreSeconds = (count) =>
+  `${count > 0 && count < LEAST ? `less than ${LEAST}` : number(Math.round(10 * count) / 10)} core-seconds`;

@@ -59,10 +59,12 @@ export function refusal(error) {
 }
 
 const TONES = /** @type {Record<string, string>} */ ({
-  ...Object.fromEntries(["running", "succeeded", "ok", "stable", "loaded", "passed"].map((word) => [word, "good"])),
-  ...Object.fromEntries(["degraded", "failed", "alert", "not passed"].map((word) => [word, "bad"])),
   ...Object.fromEntries(
-    ["canary", "starting", "cancelling", "loading", "behind", "protected"].map((word) => [word, "busy"]),
+    ["running", "succeeded", "ok", "stable", "loaded", "passed", "active"].map((word) => [word, "good"]),
+  ),
+  ...Object.fromEntries(["degraded", "failed", "alert", "not passed", "stopped"].map((word) => [word, "bad"])),
+  ...Object.fromEntries(
+    ["canary", "starting", "cancelling", "loading", "behind", "protected", "paused"].map((word) => [word, "busy"]),
   ),
 });
 

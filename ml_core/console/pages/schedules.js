@@ -9,7 +9,6 @@ import { badge } from "../parts/states.js";
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ tenant }) => `Schedules of ${tenant}`,
-  everyS: 10,
   load: async () => null,
 
   view: (_, { params: { tenant } }) =>

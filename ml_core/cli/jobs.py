@@ -213,12 +213,13 @@ def _estimated(seconds: float | None) -> str:
 @app.command("list")
 def list_(
     state: Annotated[JobState | None, typer.Option(help="Only in this state.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Only those of this schedule.")] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
 ) -> None:
     """List jobs, newest first."""
     with platform() as client:
-        page = client.jobs.list(state=state).page(limit=limit, cursor=cursor)
+        page = client.jobs.list(state=state, schedule=schedule).page(limit=limit, cursor=cursor)
     print_page(
         page,
         [name for name in _COLUMNS if name != "why" or any(job.error for job in page.items)],

@@ -53,10 +53,15 @@ const PAGES = {
   "t/:tenant/runs": () => import("./pages/runs.js"),
   "t/:tenant/runs/:run": () => import("./pages/run.js"),
   "t/:tenant/run-comparison": () => import("./pages/run_comparison.js"),
+  "t/:tenant/training": () => import("./pages/training.js"),
+  "t/:tenant/schedules": () => import("./pages/schedules.js"),
+  "t/:tenant/schedules/:schedule": () => import("./pages/schedule.js"),
+  "t/:tenant/quotas": () => import("./pages/quotas.js"),
+  placements: () => import("./pages/placements.js"),
 };
 
 /** The pages of a tenant in the bar. */
-const NOUNS = ["Models", "Datasets", "Jobs", "Runs", "Audit"];
+const NOUNS = ["Models", "Datasets", "Jobs", "Schedules", "Runs", "Quotas", "Audit"];
 
 const bar = /** @type {HTMLElement} */ (document.getElementById("bar"));
 const notice = /** @type {HTMLElement} */ (document.getElementById("notice"));
@@ -167,7 +172,13 @@ function showBar(tenant) {
     bar,
     html`<a class="brand" href="${link([])}"><img src="icon.svg" alt="" width="22" height="22" /> ML Core</a>
       <nav aria-label="Pages">
-        ${session?.isOperator && [entry([], "Platform", true), session.may("admin") && entry(["keys"], "Platform keys")]}
+        ${
+          session?.isOperator && [
+            entry([], "Platform", true),
+            entry(["placements"], "Placements"),
+            session.may("admin") && entry(["keys"], "Platform keys"),
+          ]
+        }
         ${
           tenant && [
             entry(["t", tenant], tenant, true),

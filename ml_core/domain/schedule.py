@@ -74,6 +74,11 @@ class Cron:
         return InvalidRequestError(f"The cron line {shown(self.line, 60)} {what}.", remedy=_FORM, field="cron")
 
 
+def keys_of(name: str) -> str:
+    """What the idempotency keys of all jobs of a schedule begin with."""
+    return f"schedule:{ScheduleName(name)}:"
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A schedule as it is stored. Times are UTC.

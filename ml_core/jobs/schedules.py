@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Job
 from ml_core.domain.job_spec import JobSpec, TrainJobSpec, TuneJobSpec
 from ml_core.domain.retraining import OnDrift
-from ml_core.domain.schedule import Cron, Schedule
+from ml_core.domain.schedule import Cron, Schedule, keys_of
 from ml_core.exceptions import (
     AuthenticationError,
     IdempotencyConflictError,
@@ -77,7 +78,8 @@ class Schedules(ScheduleRepository):
         """
         schedule = self.get(name)
         spec = SPECS[schedule.kind].from_json(schedule.spec)
-        job = Jobs(self._db, self._tenant_id).submit_spec(spec, **schedule.options)
+        key = f"{keys_of(name)}now:{uuid.uuid4().hex}"
+        job = Jobs(self._db, self._tenant_id).submit_spec(spec, idempotency_key=key, **schedule.options)
         self.submitted(name, job.job_id)
         return job
 
@@ -190,4 +192,4 @@ def submitted(
 
 def key_of(schedule: Schedule) -> str:
     """The idempotency key of the job of the time that a schedule is due."""
-    return f"schedule:{schedule.name}:{schedule.created_at.isoformat()}:{schedule.next_at}"
+    return f"{keys_of(schedule.name)}{schedule.created_at.isoformat()}:{schedule.next_at}"

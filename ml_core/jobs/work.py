@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -21,13 +21,16 @@ Spec = TypeVar("Spec", bound=JobSpec)
 class Progress:
     """How far an attempt is, for ``mlcore jobs show``; a heartbeat writes it to the job."""
 
-    def __init__(self) -> None:
-        self._since = time.monotonic()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._first: tuple[float, float] | None = None  # when the stage's first count was said, and the count
         self._said: dict[str, Any] = {"stage": "start"}
         self._lines: list[str] = []
 
     def enter(self, stage: str) -> None:
         """A stage begins."""
+        self._first = None
         self._said = {"stage": stage}
         self.say(f"Stage: {stage}.")
 
@@ -42,17 +45,24 @@ class Progress:
 
     def advance(self, done: float, total: float | None, unit: str, metrics: Mapping[str, float] | None = None) -> None:
         """So many of so many units of the stage are done; ``metrics`` are the newest."""
+        now = self._clock()
+        since, before = self._first = self._first or (now, done)
+        pace = (done - before) / (now - since) if now > since else 0.0
         self._said = {
             "stage": self._said["stage"],
             "done": done,
             "total": total,
             "unit": unit,
             **({"metrics": dict(metrics)} if metrics else {}),
+            **({"eta_s": round((total - done) / pace, 1)} if total is not None and pace > 0 else {}),
         }
 
     def to_json(self) -> dict[str, Any]:
-        """``{"stage", "elapsed_s"}``, and ``done``, ``total``, ``unit`` and ``metrics`` where they are known."""
-        return {**self._said, "elapsed_s": round(time.monotonic() - self._since, 1)}
+        """``stage`` and ``elapsed_s``; where they are known ``done``, ``total``, ``unit``, ``metrics`` and ``eta_s``.
+
+        ``eta_s`` are the seconds to the end of the stage at its pace, without what an earlier attempt had done.
+        """
+        return {**self._said, "elapsed_s": round(self._clock() - self._since, 1)}
 
 
 @dataclass(frozen=True, slots=True)

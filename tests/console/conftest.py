@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,6 +105,19 @@ class Viewer:
 @pytest.fixture
 def viewer(chromium, address) -> Iterator[Callable[..., Viewer]]:
     """Makes people with a browser each; fails the test for what their pages said on the console."""
+    with _viewers(chromium, address) as make:
+        yield make
+
+
+@pytest.fixture
+def viewer_of_platform(chromium, platform) -> Iterator[Callable[..., Viewer]]:
+    """The same on a platform with Ray, its ingress and its jobs."""
+    with _viewers(chromium, f"{platform.url}{PATH}") as make:
+        yield make
+
+
+@contextmanager
+def _viewers(chromium: Browser, address: str) -> Iterator[Callable[..., Viewer]]:
     viewers = []
 
     def make(**options: Any) -> Viewer:

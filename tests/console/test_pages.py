@@ -22,13 +22,13 @@ from ml_core.registry.tenants import TenantRepository
 from ml_core.system import MLSystem
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
+from support.console import HOSTILE
 from support.gated import PEOPLE, logistic, publish
 from support.tables import measures, split_target, tickets
 
 MAIN = (Path(ml_core.__file__).parent / "console/main.js").read_text()
 PATTERNS = re.findall(r'^  "?([^"\n]*?)"?: \(\) => import', MAIN, re.MULTILINE)
 NO_JOB = "job_0123456789abcdef"
-HOSTILE = """<img src=x onerror="window.taken=1">'"><script>window.taken=1</script>${7*7}{{7*7}}"""
 
 
 def path_of(pattern: str, **names: str) -> str:

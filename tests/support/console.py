@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,6 +17,9 @@ from ml_core.inference.edge.session import SessionCookie
 from support.http_server import mounted, served
 from support.replicas import running_replica
 
+HOSTILE = """<img src=x onerror="window.taken=1">'"><script>window.taken=1</script>${7*7}{{7*7}}"""
+"""A text that would do something as HTML, or in a template."""
+
 
 @contextmanager
 def both_planes(db: DatabaseConnection) -> Iterator[str]:
@@ -24,6 +29,17 @@ def both_planes(db: DatabaseConnection) -> Iterator[str]:
         edge = SessionCookie(build_app(replica.service), replica.sessions)
         with served(_ingress(control, edge)) as port:
             yield f"http://127.0.0.1:{port}"
+
+
+def open_as(viewer: Any, key: object, path: str) -> Any:
+    """The page of an address, of what is behind the #, after signing in."""
+    viewer.open(path)
+    return viewer.sign_in(key)
+
+
+def row(page: Any, name: str) -> Any:
+    """The row of a table that begins so."""
+    return page.get_by_role("row", name=re.compile(f"^{re.escape(name)}"))
 
 
 def _ingress(control: ASGIApp, edge: ASGIApp) -> ASGIApp:

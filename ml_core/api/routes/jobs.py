@@ -52,11 +52,12 @@ def plan_job(access: TenantAccess, body: JobToPlan) -> JobPlan:
 def list_jobs(
     access: TenantAccess,
     state: Annotated[JobState | None, Query(description="In this state.")] = None,
+    schedule: Annotated[str | None, Query(description="Of this schedule, at its times or by `run-now`.")] = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Page[Job]:
     """List jobs, newest first."""
-    found = _jobs(access).list(state=state, limit=limit, cursor=cursor)
+    found = _jobs(access).list(state=state, schedule=schedule, limit=limit, cursor=cursor)
     return Page[Job].model_validate(found.map(lambda job: _shown(access, job)))
 
 

@@ -154,7 +154,11 @@ class Job(Schema):
     run_id: str | None = Field(description="The run of the last attempt.")
     process: str | None = Field(description="Its process, named after the first run that it had.")
     batch_id: str | None = Field(description="The batch that it is part of.")
-    progress: dict[str, Any] = Field(description="What its process said last.", examples=[{"stage": "fit"}])
+    progress: dict[str, Any] = Field(
+        description="What its process said last: `stage` and `elapsed_s`; where they are known `done`, `total`, `unit`,"
+        " `metrics` and `eta_s`, the seconds to the end of the stage.",
+        examples=[{"stage": "fit"}],
+    )
     result: dict[str, Any] = Field(description="What it made.", examples=[{"model_id": "tickets", "version": "4"}])
     error: dict[str, Any] | None = Field(description="Why it failed, in the form of an error.")
     submitted_at: datetime

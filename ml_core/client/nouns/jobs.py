@@ -170,9 +170,9 @@ class Jobs(Noun[Mode]):
         return Call("POST", f"{self._root}/jobs", Job, body=body)
 
     @listing
-    def list(self, *, state: JobState | str | None = None) -> Call[Page[Job]]:
-        """The jobs, newest first, perhaps in one state only."""
-        return Call("GET", f"{self._root}/jobs", Page[Job], {"state": state})
+    def list(self, *, state: JobState | str | None = None, schedule: str | None = None) -> Call[Page[Job]]:
+        """The jobs, newest first, perhaps in one state or of one schedule only."""
+        return Call("GET", f"{self._root}/jobs", Page[Job], {"state": state, "schedule": schedule})
 
     @operation
     def get(self, job_id: str, *, wait_s: float = 0.0) -> Call[Job]:

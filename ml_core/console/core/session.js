@@ -31,6 +31,11 @@ export class Session {
     return this.may(scope) ? null : `Your key lacks the scope ${scope}.`;
   }
 
+  /** Why the key may not change what only the platform may; null: it may. */
+  cannotOperate() {
+    return this.isOperator ? this.lacks("admin") : "Only a key of the platform may change this.";
+  }
+
   /**
    * Why the key may not move an environment; null: it may.
    *

@@ -22,13 +22,18 @@ export default {
     return { version, versions };
   },
 
-  view: ({ version, versions }, { params: { tenant, dataset } }) =>
+  view: ({ version, versions }, { params: { tenant, dataset }, query }) =>
     html` <p class="quiet"><a href="${link(["t", tenant, "datasets"])}">Datasets</a></p>
       <h1 tabindex="-1">${version.reference}</h1>
       <p>
         ${counted(version.row_count, "row")}, ${counted(version.column_count, "column")}, ${bytes(version.size_bytes)},
         <when-time datetime="${version.created_at}"></when-time> <span class="quiet">by ${version.created_by}</span>
         ${version.archived_at && badge("archived")}
+      </p>
+      <p>
+        <a href="${link(["t", tenant, "training"], { dataset: query.number ? version.reference : dataset })}"
+          >Train a model on it</a
+        >
       </p>
       <section>
         <h2>Columns</h2>

@@ -6,6 +6,7 @@ import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
 import { jobProgress } from "../parts/job_progress.js";
+import { coreSeconds, planView } from "../parts/plan.js";
 import { badge, button, problem } from "../parts/states.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
@@ -13,13 +14,19 @@ const KEPT_CHARACTERS = 200_000;
 
 /** What was read of the log of the job that is shown. */
 let log = { job: "", position: 0, text: "" };
+/** The plan of the job that is shown. @type {{job: string, found: any}} */
+let plan = { job: "", found: null };
 
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ job }) => job,
   topics: ["audit", "jobs"],
 
-  async load({ params: { tenant, job }, signal }) {
+  async load(context) {
+    const {
+      params: { tenant, job },
+      signal,
+    } = context;
     const path = at("tenants", tenant, "jobs", job);
     if (log.job !== path) log = { job: path, position: 0, text: "" };
     const query = { after: log.position };
@@ -31,10 +38,10 @@ export default {
     if (log.job === path && query.after === log.position) {
       log = { job: path, position: part.position, text: (log.text + part.text).slice(-KEPT_CHARACTERS) };
     }
-    return { job: found, text: log.text };
+    return { job: found, text: log.text, planned: await planOf(path, found, context) };
   },
 
-  view({ job, text }, { params: { tenant }, session }) {
+  view({ job, text, planned }, { params: { tenant }, session }) {
     const isOver = ENDED.includes(job.state);
     const lacks = session.lacks("train");
     const canRetry = job.state === "failed" || job.state === "cancelled";
@@ -62,7 +69,7 @@ export default {
           job.finished_at &&
           html`<div>
             <dt>Took</dt>
-            <dd>${duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000)}</dd>
+            <dd>${duration(secondsOf(job))}</dd>
           </div>`
         }
         <div>
@@ -83,6 +90,14 @@ export default {
           <dt>Cores</dt>
           <dd>${number(job.cpus)}</dd>
         </div>
+        ${
+          job.started_at &&
+          job.state !== "queued" &&
+          html`<div>
+            <dt>Cost of the attempt</dt>
+            <dd>${coreSeconds(job.cpus * secondsOf(job))}</dd>
+          </div>`
+        }
       </dl>
       <div class="buttons" role="group" aria-label="Job">
         ${!isOver && button({ action: "cancel", text: "Cancel…", refused: lacks, style: "danger" })}
@@ -97,6 +112,13 @@ export default {
         </section>`
       }
       ${resultView(tenant, job)}
+      ${
+        planned &&
+        html`<section>
+          <h2>Plan</h2>
+          ${planned instanceof ApiError ? problem(planned) : planView(planned.plan, job.cpus, planned.share)}
+        </section>`
+      }
       <section>
         <h2>Log</h2>
         ${text ? html`<pre class="log" tabindex="0" aria-label="Log">${text}</pre>` : html`<p class="state">It has said nothing yet.</p>`}
@@ -146,6 +168,34 @@ export default {
     },
   },
 };
+
+/**
+ * The plan of a training that has not ended, made once, or why there is none; null: none is asked for.
+ *
+ * @param {string} path @param {any} job @param {import("../main.js").Context} context
+ */
+async function planOf(path, job, { params: { tenant }, session, signal }) {
+  if (job.kind !== "train" || ENDED.includes(job.state) || !session.may("train")) return null;
+  if (plan.job === path) return plan.found;
+  const { model_id: model, training } = job.spec;
+  const body = { model_id: model, training, cpus: job.cpus };
+  try {
+    const [made, share] = await Promise.all([
+      ask("POST", `${at("tenants", tenant, "jobs")}/plan`, { body, signal }),
+      ask("GET", `${at("tenants", tenant)}/job-quota`, { signal }),
+    ]);
+    plan = { job: path, found: { plan: made, share } };
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.mayPass) return error; // and it is asked for again
+    plan = { job: path, found: error };
+  }
+  return plan.found;
+}
+
+/** How long an attempt took, or said last that it has taken. @param {any} job */
+const secondsOf = ({ started_at: began, finished_at: ended, progress }) =>
+  ended ? (Date.parse(ended) - Date.parse(began)) / 1000 : (progress.elapsed_s ?? 0);
 
 /** The stored error of a job. @param {any} error */
 const failure = (error) => problem(new ApiError(400, { ...error, message: error.message ?? JSON.stringify(error) }));

@@ -16,8 +16,9 @@ export default {
   topics: ["audit", "jobs"],
   load: ({ params: { tenant }, signal }) => ask("GET", at("tenants", tenant, "job-quota"), { signal }),
 
-  view: ({ quota, usage }, { params: { tenant }, query }) =>
-    html`<h1 tabindex="-1">Jobs</h1>
+  view: ({ quota, usage }, { params: { tenant }, query: { state: chosen = "", schedule } }) =>
+    html`<h1 tabindex="-1">Jobs${schedule && html` of the schedule ${schedule}`}</h1>
+      <p><a href="${link(["t", tenant, "training"])}">Train a model</a></p>
       <dl class="facts">
         ${fact("Waiting", usage.queued, quota.max_queued)} ${fact("Running", usage.running, quota.max_running)}
         ${fact("Cores", usage.cpus, quota.max_cpus)}
@@ -25,24 +26,21 @@ export default {
       </dl>
       <nav class="filter" aria-label="Filter by state">
         ${["", ...STATES].map((state) => {
-          const isChosen = (query.state ?? "") === state;
-          return html`<a href="${link(["t", tenant, "jobs"], { state })}" ${isChosen && html`aria-current="true"`}
-            >${state || "all"}</a
-          >`;
+          const address = link(["t", tenant, "jobs"], { state, schedule });
+          return html`<a href="${address}" ${chosen === state && html`aria-current="true"`}>${state || "all"}</a>`;
         })}
       </nav>
       <data-table></data-table>`,
 
-  connect(main, _, { params: { tenant }, query: { state }, signal }) {
+  connect(main, _, { params: { tenant }, query: { state, schedule }, signal }) {
     showList(main, {
       label: "Jobs",
       key: (job) => job.job_id,
       load: ({ limit, cursor }) =>
-        ask("GET", at("tenants", tenant, "jobs"), { query: { limit, cursor, state }, signal }),
+        ask("GET", at("tenants", tenant, "jobs"), { query: { limit, cursor, state, schedule }, signal }),
       none: state
         ? `No job is ${state}.`
-        : html`No job was submitted yet. Submit one:
-            <code>mlcore jobs submit train --tenant ${tenant} --model NAME --dataset DATASET --target COLUMN</code>`,
+        : html`No job was submitted yet. <a href="${link(["t", tenant, "training"])}">Train a model.</a>`,
       columns: [
         { name: "Job", cell: (job) => html`<a href="${link(["t", tenant, "jobs", job.job_id])}">${job.job_id}</a>` },
         { name: "Kind", cell: (job) => job.kind },

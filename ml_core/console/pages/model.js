@@ -50,6 +50,7 @@ export default {
           >Predictions, quality and drift</a
         >
         · <a href="${link(["t", context.params.tenant, "runs"], { model })}">Runs</a>
+        · <a href="${link(["t", context.params.tenant, "training"], { model })}">Train a version</a>
       </p>
       <section>
         <h2>Environments</h2>

@@ -24,8 +24,7 @@ export default {
       searched: (text) => filter({ q: text }),
       key: (model) => model.model_id,
       load: ({ text, ...of }) => ask("GET", at("tenants", tenant, "models"), { query: { ...of, name: text }, signal }),
-      none: html`There is no model. Train one:
-        <code>mlcore train FILE.csv --tenant ${tenant} --model NAME --target COLUMN</code>`,
+      none: html`There is no model. <a href="${link(["t", tenant, "training"])}">Train one.</a>`,
       columns: [
         { name: "Model", cell: (model) => html`<a href="${page(model)}">${model.model_id}</a>` },
         { name: "Type", cell: (model) => model.model_type },

@@ -43,7 +43,7 @@ export default {
         <h2>Rows</h2>
         <form class="line" data-action="search" role="search">
           ${FILTERS.map((name) => field(name, "text", query[name]))}${TIMES.map((name) =>
-            field(name, "datetime-local", query[name]),
+            field(name, "datetime-local", local(query[name])),
           )}<button type="submit">Search</button>
         </form>
         <p class="quiet">
@@ -54,7 +54,7 @@ export default {
       </section>`,
 
   connect(main, _, { params: { tenant, model }, query, session, signal }) {
-    const times = TIMES.map((name) => [name, query[name] && new Date(query[name]).toISOString()]);
+    const times = TIMES.map((name) => [name, utc(query[name])]);
     const wanted = { model, ...Object.fromEntries([...FILTERS.map((name) => [name, query[name]]), ...times]) };
     showList(main, {
       label: "Rows",
@@ -119,6 +119,19 @@ export default {
     },
   },
 };
+
+/** A time of the reader's zone as the API takes it; what is no time is left to the API, which says so. @param {string} [text] */
+function utc(text = "") {
+  const moment = new Date(text);
+  return Number.isNaN(moment.getTime()) ? text : moment.toISOString();
+}
+
+/** A time as its field takes it, which would complain about any other text. @param {string} [text] */
+function local(text = "") {
+  const moment = new Date(text);
+  if (Number.isNaN(moment.getTime())) return "";
+  return new Date(moment.getTime() - 60_000 * moment.getTimezoneOffset()).toISOString().slice(0, 16);
+}
 
 /** @param {string} name @param {string} type @param {string | undefined} value */
 const field = (name, type, value) =>

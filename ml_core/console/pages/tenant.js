@@ -5,7 +5,8 @@ import { subjectOf, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { jobProgress } from "../parts/job_progress.js";
-import { badge, empty } from "../parts/states.js";
+import { openPlacement } from "../parts/placement.js";
+import { badge, button, empty } from "../parts/states.js";
 import "../parts/traffic_charts.js";
 
 const SHOWN = 20;
@@ -18,18 +19,24 @@ export default {
   async load({ params, signal }) {
     const root = at("tenants", params.tenant);
     const list = (noun, query = {}) => ask("GET", `${root}/${noun}`, { query: { limit: SHOWN, ...query }, signal });
-    const [pointers, verdicts, alerts, jobs, changes] = await Promise.all([
+    const [tenant, pointers, verdicts, alerts, jobs, changes] = await Promise.all([
+      ask("GET", root, { signal }),
       list("pointers"),
       list("verdicts"), // in the same order, so those of these pointers are among the first
       list("verdicts", { only_alerts: true }),
       list("jobs", { limit: 8 }),
       list("audit", { descending: true, limit: 10 }),
     ]);
-    return { pointers, verdicts: verdicts.items, alerts, jobs: jobs.items, changes: changes.items };
+    const { cell } = tenant;
+    return { cell, pointers, verdicts: verdicts.items, alerts, jobs: jobs.items, changes: changes.items };
   },
 
-  view: ({ pointers, verdicts, alerts, jobs, changes }, { params: { tenant } }) =>
+  view: ({ cell, pointers, verdicts, alerts, jobs, changes }, { params: { tenant }, session }) =>
     html` <h1 tabindex="-1">${tenant}</h1>
+      <p>
+        Served by ${cell === "shared" ? "the shared cell" : html`a cell of its own, ${cell}`}.
+        ${session.isOperator && button({ action: "place", text: "Place…", refused: session.cannotOperate() })}
+      </p>
       ${alerts.items.map((verdict) => alertView(tenant, verdict))}
       ${alerts.next_cursor && html`<p class="problem" role="status">There are more alerts; the first ${SHOWN} are shown.</p>`}
       <section>
@@ -65,6 +72,15 @@ export default {
           ${changes.map(changeRow)}
         </ul>
       </section>`,
+
+  actions: {
+    async place(_, __, { params: { tenant }, signal, refresh, say }) {
+      openPlacement(await ask("GET", `${at("tenants", tenant)}/placement`, { signal }), async (said) => {
+        await refresh();
+        say(said);
+      });
+    },
+  },
 };
 
 const MEANINGS = /** @type {Record<string, string>} */ ({

@@ -67,7 +67,9 @@ export default {
   connect(main, { version, training }, { params: { tenant, model }, session }) {
     const { inputs, output } = version.signature;
     const refused = session.isOperator
-      ? "The prediction plane takes keys of tenants only. Sign in with a key of the tenant to try it."
+      ? html`The prediction plane takes keys of tenants only. Create a key of
+          <a href="${link(["t", tenant, "keys"])}">${tenant}</a> with the scope predict and sign in with it, or copy the
+          command.`
       : session.lacks("predict");
     const subject = {
       tenant,

@@ -4,7 +4,7 @@ import { html, render } from "../core/html.js";
 import { empty, problem } from "./states.js";
 
 const PAGE = 50;
-const MOST = 1000;
+const MOST = 1000; // that the API answers at once
 const TYPED_S = 0.2;
 
 /** @typedef {ReturnType<typeof html>} Html */
@@ -28,6 +28,7 @@ class DataTable extends HTMLElement {
   /** @type {string | null | undefined} */
   #cursor;
   #text = "";
+  #wanted = PAGE;
   #asked = 0;
   /** @type {unknown} */
   #error;
@@ -40,7 +41,9 @@ class DataTable extends HTMLElement {
       this.#typing = setTimeout(() => this.#search(), 1000 * TYPED_S);
     });
     this.addEventListener("click", (event) => {
-      if (/** @type {Element} */ (event.target).closest(".more")) this.#load(PAGE, this.#cursor ?? undefined);
+      if (!(/** @type {Element} */ (event.target).closest(".more"))) return;
+      this.#wanted = this.#items.length + PAGE;
+      this.#load(this.#items, this.#cursor);
     });
   }
 
@@ -48,7 +51,7 @@ class DataTable extends HTMLElement {
   set source(source) {
     if (!this.#source) this.#text = source.text ?? "";
     this.#source = source;
-    this.#load(Math.min(MOST, Math.max(PAGE, this.#items.length)));
+    this.#load();
   }
 
   #search() {
@@ -56,19 +59,28 @@ class DataTable extends HTMLElement {
     if (text === this.#text) return;
     this.#text = text;
     this.#source?.searched?.(text);
-    this.#load(PAGE);
+    this.#wanted = PAGE;
+    this.#load();
   }
 
-  /** @param {number} limit @param {string} [cursor] */
-  async #load(limit, cursor) {
+  /**
+   * Read rows until there are as many as wanted.
+   *
+   * @param {any[]} [items] Those before the cursor.
+   * @param {string | null} [cursor]
+   */
+  async #load(items = [], cursor) {
     const source = /** @type {Source} */ (this.#source);
     const asked = ++this.#asked; // an answer that was overtaken is not shown
     try {
-      const page = await source.load({ limit, cursor, text: this.#text });
-      if (asked !== this.#asked) return;
-      this.#items = cursor ? [...this.#items, ...page.items] : page.items;
-      this.#cursor = page.next_cursor;
-      this.#error = undefined;
+      do {
+        const limit = Math.min(MOST, this.#wanted - items.length);
+        const page = await source.load({ limit, cursor: cursor ?? undefined, text: this.#text });
+        if (asked !== this.#asked) return;
+        items = [...items, ...page.items];
+        cursor = page.next_cursor;
+      } while (cursor && items.length < this.#wanted);
+      [this.#items, this.#cursor, this.#error] = [items, cursor, undefined];
     } catch (error) {
       const isLeft = error instanceof DOMException && error.name === "AbortError"; // another page is on its way
       if (asked !== this.#asked || !this.isConnected || isLeft) return;

@@ -14,7 +14,7 @@ import { problem } from "./states.js";
  */
 
 /**
- * Open a dialog; it is closed when `submit` has succeeded.
+ * Open a dialog; it is closed when `submit` has succeeded, and when its page is left.
  *
  * @param {object} options
  * @param {() => Content} options.content What it shows now.
@@ -55,6 +55,8 @@ export function openDialog({ content, submit, changed, opened }) {
     );
   }
 
+  for (const left of ["hashchange", "signed-out"])
+    addEventListener(left, () => dialog.close(), { signal: closed.signal });
   dialog.addEventListener("input", (event) => changed?.(/** @type {HTMLInputElement} */ (event.target), redraw));
   dialog.addEventListener("click", (event) => {
     if (/** @type {Element} */ (event.target).closest("[data-close]")) dialog.close();

@@ -1,11 +1,11 @@
 // How far a job is: the stage, and a bar where its process said how much there is to do.
 
-import { number } from "../core/format.js";
+import { duration, number } from "../core/format.js";
 import { html } from "../core/html.js";
 
 /** @param {{state: string, progress: Record<string, any>}} job */
 export function jobProgress({ state, progress }) {
-  const { stage, done, total, unit, metrics } = progress;
+  const { stage, done, total, unit, metrics, eta_s: left } = progress;
   if (state !== "running" || !stage) return html``;
   const measured = Object.entries(metrics ?? {}).slice(0, 2);
   return html`${stage}
@@ -15,5 +15,6 @@ export function jobProgress({ state, progress }) {
     html`<progress max="${total}" value="${done}" aria-label="${stage}"></progress> ${number(done)}/${number(total)}
       ${unit}`
   }
-  ${measured.map(([name, value]) => html`<span class="quiet">${name} ${number(value)}</span> `)}`;
+  ${typeof left === "number" && html`<span class="quiet">· about ${duration(left)} left</span>`}
+  ${measured.map(([name, value]) => html`<span class="quiet">· ${name} ${number(value)}</span> `)}`;
 }

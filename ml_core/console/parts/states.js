@@ -60,11 +60,14 @@ export function refusal(error) {
 
 const TONES = /** @type {Record<string, string>} */ ({
   ...Object.fromEntries(
-    ["running", "succeeded", "finished", "best", "ok", "stable", "loaded", "passed"].map((word) => [word, "good"]),
+    ["running", "succeeded", "finished", "best", "ok", "stable", "loaded", "passed", "active"].map((word) => [
+      word,
+      "good",
+    ]),
   ),
-  ...Object.fromEntries(["degraded", "failed", "dead", "alert", "not passed"].map((word) => [word, "bad"])),
+  ...Object.fromEntries(["degraded", "failed", "dead", "alert", "not passed", "stopped"].map((word) => [word, "bad"])),
   ...Object.fromEntries(
-    ["canary", "starting", "cancelling", "loading", "behind", "protected"].map((word) => [word, "busy"]),
+    ["canary", "starting", "cancelling", "loading", "behind", "protected", "paused"].map((word) => [word, "busy"]),
   ),
 });
 

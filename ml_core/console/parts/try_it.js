@@ -17,7 +17,7 @@ const MOST_BARS = 12;
  * @property {Column[]} inputs
  * @property {string} output The kind of the prediction.
  * @property {Record<string, unknown>} example A row that the version accepts.
- * @property {string | null} refused Why it can't be tried with this session.
+ * @property {unknown} refused Why it can't be tried with this session; null: it can.
  */
 
 class TryIt extends HTMLElement {

@@ -1,4 +1,5 @@
-// <when-time datetime="2026-01-01T00:00:00Z">: how long ago, in the reader's words; the exact UTC on hover.
+// <when-time datetime="2026-01-01T00:00:00Z">: how long ago, in the reader's words; the exact UTC on hover. With the
+// attribute `exact`, for what is to come, also when in the reader's zone.
 
 const UNITS = /** @type {[Intl.RelativeTimeFormatUnit, number][]} */ ([
   ["day", 86_400],
@@ -9,6 +10,14 @@ const UNITS = /** @type {[Intl.RelativeTimeFormatUnit, number][]} */ ([
 const RELATIVE_UP_TO_S = 7 * 86_400;
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const absolute = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+const exact = new Intl.DateTimeFormat("en", {
+  weekday: "short",
+  month: "short",
+  day: "numeric",
+  hour: "numeric",
+  minute: "2-digit",
+  timeZoneName: "short",
+});
 
 /** @type {Set<WhenTime>} */
 const shown = new Set();
@@ -36,14 +45,19 @@ class WhenTime extends HTMLElement {
     const time = this.querySelector("time") ?? this.appendChild(document.createElement("time"));
     time.dateTime = moment.toISOString();
     time.title = `${moment.toISOString().replace("T", " ").replace("Z", "")} UTC`;
-    time.textContent = text(moment);
+    time.textContent = this.hasAttribute("exact") ? `${exact.format(moment)}, ${away(moment)}` : text(moment);
   }
 }
 
 /** @param {Date} moment */
 function text(moment) {
+  const isNear = Math.abs(moment.getTime() - Date.now()) <= 1000 * RELATIVE_UP_TO_S;
+  return isNear ? away(moment) : absolute.format(moment);
+}
+
+/** @param {Date} moment */
+function away(moment) {
   const seconds = (moment.getTime() - Date.now()) / 1000;
-  if (Math.abs(seconds) > RELATIVE_UP_TO_S) return absolute.format(moment);
   const [unit, size] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? ["second", 1];
   return relative.format(Math.round(seconds / size), unit);
 }

@@ -14,6 +14,7 @@ from ml_core.database.tables import dataset_versions, jobs, runs, versions
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.job import MAX_PRIORITY, Attempt, Job, JobKind, JobQuota, JobState, JobTrigger
 from ml_core.domain.run import RunStatus
+from ml_core.domain.schedule import keys_of
 from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, JobStateError
 from ml_core.ids import JobId
 from ml_core.registry import journal
@@ -131,20 +132,31 @@ class JobRepository(OfTenant):
             row = connection.execute(sa.select(jobs).where(*of)).one_or_none()
         return None if row is None else value_of(Job, row)
 
-    def list(self, *, state: JobState | str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Job]:
+    def list(
+        self,
+        *,
+        state: JobState | str | None = None,
+        schedule: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Job]:
         """A page of jobs, newest first.
 
         Args:
             state: Only in this state.
+            schedule: Only those of this schedule, also if it was deleted.
             limit: 1 to 1,000.
             cursor: ``next_cursor`` of the page before.
 
         Raises:
+            InvalidNameError: No schedule can have this name.
             InvalidRequestError: The state, the limit or the cursor can't be used.
         """
         statement = sa.select(jobs).where(jobs.c.tenant_id == self._tenant_id)
         if state is not None:
             statement = statement.where(jobs.c.state == check_choice(JobState, state, "state").value)
+        if schedule is not None:
+            statement = statement.where(jobs.c.idempotency_key.startswith(keys_of(schedule), autoescape=True))
         order = (jobs.c.submitted_at, jobs.c.job_id)
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, order, limit=limit, cursor=cursor, descending=True)

@@ -18,7 +18,14 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.job import ENDED, Job, JobState
 from ml_core.domain.principal import Principal
 from ml_core.domain.run import RunStatus
-from ml_core.exceptions import DeadlineExceededError, JobStateError, ModelNotFoundError, PlatformError, TrainingError
+from ml_core.exceptions import (
+    DeadlineExceededError,
+    JobStateError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    PlatformError,
+    TrainingError,
+)
 from ml_core.ids import TenantId
 from ml_core.jobs import execution
 from ml_core.jobs.dispatcher import Dispatcher
@@ -161,6 +168,20 @@ def test_what_is_wrong_with_it_is_its_error(db, runner, own, tenant_id) -> None:
     own.retry(job.job_id)
     again = done_here(db, own, job)
     assert (again.state, again.result["version"]) == (JobState.FAILED, "1"), "it is not trained again"
+
+
+@pytest.mark.parametrize("kind", ["train", "tune"])
+def test_a_job_that_may_not_promote_is_refused_before_it_trains(db, own, tenant_id, kind) -> None:
+    """As it would be after the training, for the version that it had made."""
+    narrow = MLSystem(db.acting_as(holder(db, tenant_id, Scope.TRAIN)), tenant_id=tenant_id).jobs
+    submit = getattr(narrow, kind)
+    with pytest.raises(PermissionDeniedError, match="lacks the scope 'promote'"):
+        submit("m", spec()["training"], promote_to="staging")
+    EnvironmentRepository(db, tenant_id).protect("staging")
+    wider = MLSystem(db.acting_as(holder(db, tenant_id, Scope.TRAIN, Scope.PROMOTE)), tenant_id=tenant_id).jobs
+    with pytest.raises(PermissionDeniedError, match="lacks the scope 'promote:staging'"):
+        getattr(wider, kind)("m", spec()["training"], promote_to="staging")
+    assert list(own.list().items) == []
 
 
 def test_the_library_submits_and_waits(db, runner, own, tenant_id) -> None:

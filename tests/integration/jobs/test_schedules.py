@@ -244,6 +244,29 @@ def test_pause_resume_run_now_and_delete(db, own, tenant_id) -> None:
     assert len(jobs_of(db, tenant_id)) == 2, "it is another schedule, though of the same name"
 
 
+def test_the_jobs_of_a_schedule_are_listed(db, own, tenant_id) -> None:
+    """Those of its times and those that were run between them, newest first; a name is no pattern, and no prefix."""
+    own.create("hour_y", HOURLY, spec())
+    own.create("hourly", HOURLY, spec())
+    made = [own.run_now("hour_y").job_id]
+    end(db, tenant_id)
+    own.run_now("hourly")
+    end(db, tenant_id)
+    own.delete("hourly")
+    pass_time(db, tenant_id)
+    submit_due(db)
+    made.append(own.get("hour_y").last_job_id)
+    jobs = JobRepository(db, tenant_id)
+    assert [job.job_id for job in jobs.list(schedule="hour_y").items] == made[::-1]
+    assert [job.job_id for job in jobs.list(schedule="hour_y", state="queued").items] == made[1:]
+    page = jobs.list(schedule="hour_y", limit=1)
+    assert [job.job_id for job in jobs.list(schedule="hour_y", cursor=page.next_cursor).items] == made[:1]
+    assert len(jobs.list(schedule="hourly").items) == 1
+    assert list(jobs.list(schedule="hour").items) == []
+    with pytest.raises(InvalidNameError):
+        jobs.list(schedule="%")
+
+
 def test_what_can_be_known_is_refused_at_once(db, own, tenant_id) -> None:
     """And nothing is created."""
     wrong: list[tuple[Callable[[], object], type[Exception], str]] = [

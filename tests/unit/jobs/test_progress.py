@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from ml_core.jobs.progress import summary, watching
+from ml_core.jobs.work import Progress
 
 
 @dataclass
@@ -83,3 +84,26 @@ def test_a_notebook_shows_the_same_in_one_line() -> None:
     first, second = text.strip("\r\n").split("\r")
     assert first.rstrip() == "job_1  fit  50%  30/60 trials  loss 0.5"
     assert (second.rstrip(), len(second)) == ("job_1  register", len(first))
+
+
+def test_the_time_to_the_end_of_a_stage_is_that_of_its_pace() -> None:
+    """From the second count on: what an earlier attempt had done, or another stage, took another time."""
+    now = [0.0]
+    progress = Progress(clock=lambda: now[0])
+    progress.enter("read")
+    now[0] = 50.0
+    progress.enter("fit")
+    progress.advance(80, 100, "rounds")  # of another attempt
+    assert "eta_s" not in progress.to_json()
+    now[0] = 60.0
+    progress.advance(85, 100, "rounds")
+    assert (progress.to_json()["eta_s"], progress.to_json()["elapsed_s"]) == (30.0, 60.0)
+    progress.advance(90, None, "rounds")
+    assert "eta_s" not in progress.to_json()
+    progress.enter("evaluate")
+    assert "eta_s" not in progress.to_json()
+    progress.advance(0, 10, "rows")
+    progress.advance(0, 10, "rows")
+    now[0] = 70.0
+    progress.advance(0, 10, "rows")
+    assert "eta_s" not in progress.to_json(), "at this pace there is no end"

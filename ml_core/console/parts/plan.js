@@ -1,0 +1,56 @@
+// The plan of a training: its strategy, what it is estimated to take and cost, and the alternatives.
+
+import { duration, number, words } from "../core/format.js";
+import { html } from "../core/html.js";
+
+const LEAST = 0.1; // what is less is not told apart
+
+/** @typedef {{strategy: string, seconds: number | null, reason: string}} Option */
+
+/**
+ * @param {{strategy: string, options: Option[], missing: string[]}} plan
+ * @param {number} cpus
+ * @param {{quota: any, usage: any}} share Of the tenant.
+ */
+export function planView({ strategy, options: [chosen, ...others], missing }, cpus, { quota, usage }) {
+  const seconds = chosen.seconds ?? 0;
+  const most = quota.cpu_seconds_per_day;
+  return html`${missing.map((text) => html`<p class="problem" role="alert">${text}</p>`)}
+    <dl class="facts">
+      <div>
+        <dt>Strategy</dt>
+        <dd>${words(strategy)}</dd>
+      </div>
+      <div>
+        <dt>Takes about</dt>
+        <dd>${seconds < LEAST ? `less than ${LEAST} s` : duration(seconds)}</dd>
+      </div>
+      <div>
+        <dt>Costs about</dt>
+        <dd>${coreSeconds(cpus * seconds)}</dd>
+      </div>
+      <div>
+        <dt>Used in 24 hours</dt>
+        <dd>
+          ${coreSeconds(usage.cpu_seconds)} ${most !== null && html`<span class="quiet">of ${number(most)}</span>`}
+        </dd>
+      </div>
+    </dl>
+    <p class="quiet">${chosen.reason}. An estimate is right within a factor of about three.</p>
+    <details>
+      <summary>Alternatives</summary>
+      <ul class="rows">
+        ${others.map(
+          ({ strategy: name, seconds: estimate, reason }) =>
+            html`<li data-key="strategy-${name}">
+              <b>${words(name)}</b> ${estimate === null ? "no" : `about ${duration(estimate)}`}
+              <span class="quiet">${reason}</span>
+            </li>`,
+        )}
+      </ul>
+    </details>`;
+}
+
+/** @param {number} count */
+export const coreSeconds = (count) =>
+  `${count > 0 && count < LEAST ? `less than ${LEAST}` : number(Math.round(10 * count) / 10)} core-seconds`;

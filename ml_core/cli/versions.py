@@ -112,9 +112,10 @@ def metrics() -> None:
     """List the metrics that a tenant's versions have, and whether a higher value of each is better."""
     with platform() as client:
         found = client.versions.metrics()
-    print_rows(
-        [dict(each) for each in found], ["split", "metric", "higher_is_better"], empty="No version has a metric."
-    )
+    if printed_as_json(found):
+        return
+    columns = ["split", "metric", "higher_is_better"]
+    print_rows([dict(each) for each in found], columns, empty="No version has a metric.")
 
 
 @app.command("show")

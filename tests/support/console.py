@@ -1,9 +1,10 @@
-"""Both planes at one address, as the ingress has them, without Ray: for tests of the console."""
+"""For tests of the console: both planes at one address, as the ingress has them, without Ray; and what people do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,3 +32,11 @@ def _ingress(control: ASGIApp, edge: ASGIApp) -> ASGIApp:
         await (control if scope["path"].startswith(f"{PREFIX}/") else edge)(scope, receive, send)
 
     return app
+
+
+def choose(where: Any, version: str, label: str = "Version") -> None:
+    """Choose a version, in a page or a dialog, by typing its name."""
+    field = where.get_by_role("combobox", name=label, exact=True)
+    field.fill(version)
+    field.press("Enter")
+    field.locator(f"xpath=../input[@type='hidden'][@value='{version}']").wait_for(state="attached")

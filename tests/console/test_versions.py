@@ -232,7 +232,7 @@ def test_many_children_are_counted(viewer, db, shop):
 
 
 def test_a_regressor_shows_its_residuals(viewer, prices, reader):
-    """As charts with their numbers; intervals, the card with whatever is in it, where it is served and in which form."""
+    """As charts with their numbers; intervals, the card with whatever is in it, where it is served, in which form."""
     anna = viewer()
     anna.open(f"t/{prices}/models/price/versions/1")
     page = anna.sign_in(reader)

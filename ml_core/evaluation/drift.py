@@ -127,7 +127,7 @@ def _compare_profiles(first: ColumnProfile, second: ColumnProfile) -> ColumnDrif
     is_listed = kind in (ColumnKind.CATEGORY, ColumnKind.BOOLEAN) or bool(first.values and second.values)
     if is_listed:
         found = dict(second.values)
-        before, now, unseen = _by_value(first, found, second.count, is_whole=not second.other)
+        before, now, unseen = _by_value(first, found, second.count, unlisted=second.other)
         result = replace(result, unseen=unseen / live if first.values else None)
     elif kind in (ColumnKind.NUMBER, ColumnKind.TEXT):
         before, now = _by_edges(first, second)
@@ -192,7 +192,7 @@ def _binned(profile: ColumnProfile, present: NDArray[Any]) -> tuple[Counts, Coun
 
 
 def _by_value(
-    profile: ColumnProfile, found: Mapping[str, int], rows: int, *, is_whole: bool = True
+    profile: ColumnProfile, found: Mapping[str, int], rows: int, *, unlisted: int = 0
 ) -> tuple[Counts, Counts, int]:
     """Rows by value, and how many of those found have one that the profile does not list.
 
@@ -200,19 +200,20 @@ def _by_value(
         profile: Of the first table; its rare values share a bin.
         found: Value → rows, now.
         rows: Rows with a value, now.
-        is_whole: Whether ``found`` has all values. Else one that it lacks may be among the rare ones.
+        unlisted: Rows, now, of values that are not found, each in no more rows than the rarest that is. One that was
+            common before is taken to have kept its share, as far as it can.
     """
-    common = [
-        (count, found.get(value, 0))
-        for value, count in profile.values
-        if count >= _COMMON and (is_whole or value in found)
-    ]
-    bins = np.array(common, dtype=np.float64).reshape(-1, 2)
-    others = np.array([profile.count, rows]) - bins.sum(axis=0)
-    if others.any():
-        bins = np.vstack([bins, others])
+    most = min(found.values(), default=0) if unlisted else 0
+    common = {value: count for value, count in profile.values if count >= _COMMON}
+    kept = {value: min(most, count * rows / profile.count) for value, count in common.items() if value not in found}
+    scale = min(1.0, unlisted / (sum(kept.values()) or 1.0))
+    bins = [(count, found[value] if value in found else kept[value] * scale) for value, count in common.items()]
+    before, now = np.array(bins, dtype=np.float64).reshape(-1, 2).T
+    others = profile.count - before.sum(), max(0.0, rows - now.sum())
+    if max(others) > 0.5:
+        before, now = np.append(before, others[0]), np.append(now, others[1])
     unseen = sum(found.values()) - sum(found.get(value, 0) for value, _ in profile.values)
-    return bins[:, 0], bins[:, 1], unseen
+    return before, now, unseen
 
 
 def _by_edges(first: ColumnProfile, second: ColumnProfile) -> tuple[Counts, Counts]:

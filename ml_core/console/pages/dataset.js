@@ -87,7 +87,7 @@ export default {
     const versions = {
       label: "Versions",
       key: (each) => String(each.number),
-      load: ({ limit, cursor }) => ask("GET", path, { query: { limit, cursor, include_archived: true }, signal }),
+      load: ({ text: _, ...of }) => ask("GET", path, { query: { ...of, include_archived: true }, signal }),
       none: "It has no version.",
       columns: versionColumns(version.number, (number) => link(["t", tenant, "datasets", dataset], { number })),
     };
@@ -139,7 +139,10 @@ const versionColumns = (here, address) => [
   { name: "Columns", isNumber: true, cell: (each) => number(each.column_count) },
   { name: "Size", isNumber: true, cell: (each) => bytes(each.size_bytes) },
   { name: "Registered", cell: (each) => html`<when-time datetime="${each.created_at}"></when-time>` },
-  { name: "By", cell: (each) => html`<span class="quiet">${each.created_by}</span> ${each.archived_at && badge("archived")}` },
+  {
+    name: "By",
+    cell: (each) => html`<span class="quiet">${each.created_by}</span> ${each.archived_at && badge("archived")}`,
+  },
 ];
 
 /** @param {{other: number, found: any}} drift @param {any} version */
@@ -148,8 +151,7 @@ function driftView({ other, found }, version) {
     <h2>Drift from another version</h2>
     <form class="line" data-action="compare">
       <label class="field"
-        ><span>Compared with version</span>
-        <input name="with" type="number" min="1" required value="${other}"
+        ><span>Compared with version</span> <input name="with" type="number" min="1" required value="${other}"
       /></label>
       <button type="submit">Compare</button>
     </form>
@@ -189,5 +191,9 @@ const driftColumns = (before, now) => [
     isNumber: true,
     cell: ({ missing_before: from, missing_now: to }) => (from === null ? "–" : `${percent(from)} → ${percent(to)}`),
   },
-  { name: "Note", cell: ({ note, unseen }) => html`<span class="quiet">${note ?? (unseen > 0 && `${percent(unseen)} new values`)}</span>` },
+  {
+    name: "Note",
+    cell: ({ note, unseen }) =>
+      html`<span class="quiet">${note ?? (unseen > 0 && `${percent(unseen)} new values`)}</span>`,
+  },
 ];

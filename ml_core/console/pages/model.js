@@ -85,7 +85,8 @@ export default {
       load: ({ text, ...of }) => ask("GET", path, { query: { ...of, ...sorting, name: text }, signal }),
       none: html`There is no version to show. Train one:
         <code>mlcore train FILE.csv --tenant ${tenant} --model ${model} --target COLUMN</code>`,
-      columns: (versions) => versionColumns(versions, data, (name) => link(["t", tenant, "models", model, "versions", name])),
+      columns: (versions) =>
+        versionColumns(versions, data, (name) => link(["t", tenant, "models", model, "versions", name])),
     };
     showList(main, source, "data-table[data-key=versions]");
   },
@@ -137,7 +138,10 @@ export default {
 /** Keep what a form says in the address, and show that. @param {HTMLElement} form @param {() => Promise<void>} refresh */
 function arranged(form, refresh) {
   const fields = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (form)));
-  const unchecked = [...form.querySelectorAll("[type=checkbox]")].map((box) => [/** @type {any} */ (box).name, undefined]);
+  const unchecked = [...form.querySelectorAll("[type=checkbox]")].map((box) => [
+    /** @type {any} */ (box).name,
+    undefined,
+  ]);
   filter({ ...Object.fromEntries(unchecked), .../** @type {Record<string, string>} */ (fields) });
   return refresh();
 }
@@ -265,16 +269,21 @@ function arrangement({ newest, reference }, { params: { tenant, model }, query }
     Object.entries(metrics).flatMap(([split, of]) => Object.keys(of).map((name) => `${split}/${name}`)),
   );
   const names = new Set([...measured.sort().reverse(), ...(query.sort ? [query.sort] : [])]);
-  const option = (value, text) => html`<option value="${value}" ${value === (query.sort ?? "") && html`selected`}>${text}</option>`;
+  const option = (value, text) =>
+    html`<option value="${value}" ${value === (query.sort ?? "") && html`selected`}>${text}</option>`;
   return html`<form class="line" data-action="arrange">
       <div class="field">
         <label for="sort">Sorted by</label>
         <select id="sort" name="sort">
-          ${option("", "time, the newest first")} ${[...names].map((name) => option(name, `${words(name)}, the best first`))}
+          ${option("", "time, the newest first")}
+          ${[...names].map((name) => option(name, `${words(name)}, the best first`))}
         </select>
       </div>
       ${reference && versionField(at("tenants", tenant, "models", model), query.against ?? reference.version, { name: "against", label: "Differences to", withArchived: true })}
-      <label class="choice"><input type="checkbox" name="archived" value="1" ${query.archived && html`checked`} /> archived ones, too</label>
+      <label class="choice"
+        ><input type="checkbox" name="archived" value="1" ${query.archived && html`checked`} /> archived ones,
+        too</label
+      >
       <button type="submit">Show</button>
     </form>
     ${reference instanceof ApiError && problem(reference)}`;

@@ -190,14 +190,16 @@ function compilationView({ answers, reason, form, proof, original_cost: original
       proof &&
       html`<p class="quiet">
         Proof of parity: ${counted(proof.flips, "flip")} and a largest difference of ${number(proof.max_difference)} in
-        ${counted(proof.rows, "row")}, and at ${counted(proof.thresholds, "threshold")}, with onnxruntime ${proof.runtime}.
+        ${counted(proof.rows, "row")}, and at ${counted(proof.thresholds, "threshold")}, with onnxruntime
+        ${proof.runtime}.
       </p>`
     }
     ${
       form &&
       html`<p class="quiet">
-        The compiled form has ${bytes(form.size_bytes)} and answers with onnxruntime ${form.runtime}${form.max_rows !== null && html`, up to ${counted(form.max_rows, "row")} at once`}.
-        sha256 <code>${form.digest}</code>
+        The compiled form has ${bytes(form.size_bytes)} and answers with onnxruntime
+        ${form.runtime}${form.max_rows !== null && html`, up to ${counted(form.max_rows, "row")} at once`}. sha256
+        <code>${form.digest}</code>
       </p>`
     }`;
 }

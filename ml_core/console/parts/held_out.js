@@ -22,7 +22,14 @@ export async function diagnosticsOf(tenant, version, signal) {
 
 /** @param {any} diagnostics */
 export function heldOutView(diagnostics) {
-  const { rows, confusion, calibration = [], residuals = [], residual_histogram: histogram, intervals = [] } = diagnostics;
+  const {
+    rows,
+    confusion,
+    calibration = [],
+    residuals = [],
+    residual_histogram: histogram,
+    intervals = [],
+  } = diagnostics;
   return html`${confusion && confusionView(confusion)}
     <div class="grid">
       ${calibration.length > 0 && calibrationView(calibration)} ${residuals.length > 0 && residualsView(residuals)}
@@ -74,7 +81,12 @@ function confusionView({ classes, has_others: hasOthers, counts }) {
 
 /** @param {{probability: number, share_right: number, rows: number}[]} bins */
 function calibrationView(bins) {
-  const plane = new Plane({ x: [0, 1], y: [0, 1], across: "probability of the predicted class", up: "share that is right" });
+  const plane = new Plane({
+    x: [0, 1],
+    y: [0, 1],
+    across: "probability of the predicted class",
+    up: "share that is right",
+  });
   plane.line([[0, 0], [1, 1]], "ideal"); // prettier-ignore
   plane.line(bins.map((bin) => [bin.probability, bin.share_right]), "joined"); // prettier-ignore
   const most = Math.max(...bins.map((bin) => bin.rows));
@@ -100,7 +112,13 @@ function residualsView(bins) {
   plane.line([[plane.x[0], 0], [plane.x[1], 0]], "ideal"); // prettier-ignore
   for (const { prediction, residual, spread, rows } of bins)
     plane
-      .line([[prediction, residual - spread], [prediction, residual + spread]], "joined") // prettier-ignore
+      .line(
+        [
+          [prediction, residual - spread],
+          [prediction, residual + spread],
+        ],
+        "joined",
+      ) // prettier-ignore
       .dot(prediction, residual, `${number(residual)} ± ${number(spread)} in ${number(rows)} rows`);
   return figure(
     "Residuals by prediction",
@@ -118,9 +136,12 @@ function histogramView({ edges, counts }) {
     y: [0, Math.max(...counts)],
     across: "truth minus prediction",
     up: "rows",
+    isCount: true,
   });
   const range = (index) => `${number(edges[index])} to ${number(edges[index + 1])}`;
-  counts.forEach((count, index) => plane.bar(edges[index], edges[index + 1], count, `${range(index)}: ${number(count)}`));
+  counts.forEach((count, index) =>
+    plane.bar(edges[index], edges[index + 1], count, `${range(index)}: ${number(count)}`),
+  );
   return figure(
     "Distribution of residuals",
     plane.svg("Histogram of residuals"),

@@ -22,13 +22,24 @@ export function lineageGraph(lineage, uses, tenant, model) {
   const made = lineage.children.map((name) => ({ kind: "version", name, address: version(name) }));
   /** @type {[string, Node[]][]} */
   const steps = [
-    ["Made from", [...datasetsOf(lineage, tenant), ...(parent ? [{ kind: "version", name: parent, address: version(parent), note: before }] : [])]],
+    [
+      "Made from",
+      [
+        ...datasetsOf(lineage, tenant),
+        ...(parent ? [{ kind: "version", name: parent, address: version(parent), note: before }] : []),
+      ],
+    ],
     ["Run", runOf(lineage, tenant)],
     ["Version", [{ kind: "version", name: lineage.version, isHere: true }]],
     [
       "Came of it",
       [
-        ...uses.map((use) => ({ kind: "environment", name: use.environment, address: environment(use.environment), note: use.role })),
+        ...uses.map((use) => ({
+          kind: "environment",
+          name: use.environment,
+          address: environment(use.environment),
+          note: use.role,
+        })),
         ...shortened(made, () => [version(made[MOST].name), `${counted(made.length - MOST, "further version")}`]),
       ],
     ],
@@ -42,7 +53,9 @@ export function lineageGraph(lineage, uses, tenant, model) {
 /** The datasets of these bytes; else the bytes. @param {any} lineage @param {string} tenant @returns {Node[]} */
 function datasetsOf({ datasets, dataset_digest: registered, data_digest: seen }, tenant) {
   const digest = registered ?? seen;
-  if (!datasets.length) return digest ? [{ kind: "data", name: `${digest.slice(0, 12)}…`, note: "not a dataset now" }] : [];
+  const note = registered ? "deleted" : "in memory or a file";
+  if (!datasets.length)
+    return digest ? [{ kind: registered ? "dataset" : "rows", name: `${digest.slice(0, 12)}…`, note }] : [];
   const address = (reference) => {
     const [name, number] = reference.split("@");
     return link(["t", tenant, "datasets", name], { number });
@@ -79,7 +92,8 @@ function step(name, nodes, before) {
 
 /** @param {Node} node */
 function node({ kind, name, address, note, isHere }) {
-  const content = html`<span class="quiet">${kind}</span> <b>${name}</b> ${note && html`<span class="quiet">${note}</span>`}`;
+  const content = html`<span class="quiet">${kind}</span>
+    <b>${name}</b> ${note && html`<span class="quiet">${note}</span>`}`;
   return html`<li class="node ${isHere && "here"}" data-key="${kind}-${name}-${note}">
     ${address ? html`<a href="${address}">${content}</a>` : html`<span ${isHere && html`aria-current="true"`}>${content}</span>`}
   </li>`;
@@ -90,7 +104,12 @@ function lines(before, after) {
   const heights = (count) => Array.from({ length: count }, (_, index) => (100 * (index + 0.5)) / count);
   return html`<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">
     ${heights(before).flatMap((from) =>
-      heights(after).map((to) => html`<path d="M 0 ${from.toFixed(1)} C 60 ${from.toFixed(1)} 40 ${to.toFixed(1)} 100 ${to.toFixed(1)}"></path>`),
+      heights(after).map(
+        (to) =>
+          html`<path
+            d="M 0 ${from.toFixed(1)} C 60 ${from.toFixed(1)} 40 ${to.toFixed(1)} 100 ${to.toFixed(1)}"
+          ></path>`,
+      ),
     )}
   </svg>`;
 }

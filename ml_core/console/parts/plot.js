@@ -11,8 +11,9 @@ const TICKS = 5;
 
 /** A plane of two axes, each from its least to its largest value. */
 export class Plane {
-  /** @param {{x: [number, number], y: [number, number], across: string, up: string}} axes Ranges and labels. */
-  constructor({ x, y, across, up }) {
+  /** @param {{x: [number, number], y: [number, number], across: string, up: string, isCount?: boolean}} axes Ranges, labels, and whether `y` counts. */
+  constructor({ x, y, across, up, isCount = false }) {
+    this.isCount = isCount;
     this.x = x;
     this.y = y;
     this.labels = [across, up];
@@ -29,14 +30,18 @@ export class Plane {
 
   /** @param {[number, number][]} points @param {string} style */
   line(points, style) {
-    this.marks.push(html`<polyline class="${style}" points="${points.map((each) => this.at(...each)).join(" ")}"></polyline>`);
+    this.marks.push(
+      html`<polyline class="${style}" points="${points.map((each) => this.at(...each)).join(" ")}"></polyline>`,
+    );
     return this;
   }
 
   /** @param {number} x @param {number} y @param {string} title Shown on hover. @param {number} [radius] */
   dot(x, y, title, radius = 4) {
     const [across, down] = this.at(x, y);
-    this.marks.push(html`<circle cx="${across}" cy="${down}" r="${radius.toFixed(1)}"><title>${title}</title></circle>`);
+    this.marks.push(
+      html`<circle cx="${across}" cy="${down}" r="${radius.toFixed(1)}"><title>${title}</title></circle>`,
+    );
     return this;
   }
 
@@ -45,7 +50,9 @@ export class Plane {
     const [[left, top], [right, bottom]] = [this.at(from, y), this.at(to, this.y[0])];
     const size = (a, b) => Math.max(0.5, Number(b) - Number(a)).toFixed(1);
     this.marks.push(
-      html`<rect x="${left}" y="${top}" width="${size(left, right)}" height="${size(top, bottom)}"><title>${title}</title></rect>`,
+      html`<rect x="${left}" y="${top}" width="${size(left, right)}" height="${size(top, bottom)}"
+        ><title>${title}</title></rect
+      >`,
     );
     return this;
   }
@@ -58,7 +65,7 @@ export class Plane {
         const [x, y] = this.at(value, this.y[0]);
         return html`<text class="below" x="${x}" y="${Number(y) + 16}">${number(value)}</text>`;
       })}
-      ${ticks(this.y).map((value) => {
+      ${ticks(this.y, this.isCount).map((value) => {
         const [x, y] = this.at(this.x[0], value);
         return html`<line class="rule" x1="${x}" x2="${WIDTH - RIGHT}" y1="${y}" y2="${y}"></line>
           <text class="beside" x="${Number(x) - 6}" y="${Number(y) + 4}">${number(value)}</text>`;
@@ -70,15 +77,18 @@ export class Plane {
   }
 }
 
-/** Round numbers within a range. @param {[number, number]} range */
-function ticks([low, high]) {
+/** Round numbers within a range. @param {[number, number]} range @param {boolean} [areWhole] */
+function ticks([low, high], areWhole = false) {
   const raw = (high - low) / TICKS;
   if (!(raw > 0) || !Number.isFinite(raw)) return [low];
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * /** @type {number} */ (STEPS.find((each) => each * power >= raw * 0.999));
+  const round = power * /** @type {number} */ (STEPS.find((each) => each * power >= raw * 0.999));
+  const step = areWhole ? Math.ceil(round) : round;
   const first = Math.ceil(low / step - 1e-9);
   const count = Math.floor(high / step + 1e-9) - first + 1;
-  return Array.from({ length: Math.min(count, 2 * TICKS) }, (_, index) => Number(((first + index) * step).toPrecision(12)));
+  return Array.from({ length: Math.min(count, 2 * TICKS) }, (_, index) =>
+    Number(((first + index) * step).toPrecision(12)),
+  );
 }
 
 /** A range with some air; of equal values, one around them. @param {number[]} values @returns {[number, number]} */

@@ -54,7 +54,9 @@ function lane(environment, moves, { since, until }, names) {
 /** @param {Move} move */
 function title(move) {
   const { stable, canary, shadow } = servedBy(/** @type {any} */ (move));
-  const others = [canary && `canary ${canary.version} ${canary.percent} %`, shadow && `shadow ${shadow}`].filter(Boolean);
+  const others = [canary && `canary ${canary.version} ${canary.percent} %`, shadow && `shadow ${shadow}`].filter(
+    Boolean,
+  );
   const moment = new Date(move.at).toISOString().slice(0, 19).replace("T", " ");
   return [`${stable ? `version ${stable}` : "nothing"} from ${moment} UTC`, ...others].join(", ");
 }

@@ -63,7 +63,11 @@ function histogram(columns) {
         height="${((HEIGHT * density) / most).toFixed(2)}"
       ></rect>`,
   );
-  const line = drawn.length > 1 && drawn[0].map(({ start, end, density }) => `L ${start.toFixed(2)} ${top(density)} L ${end.toFixed(2)} ${top(density)}`);
+  const line =
+    drawn.length > 1 &&
+    drawn[0].map(
+      ({ start, end, density }) => `L ${start.toFixed(2)} ${top(density)} L ${end.toFixed(2)} ${top(density)}`,
+    );
   return html`<svg class="histogram" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" aria-hidden="true">
     ${bars}${line && line.length > 0 && html`<path d="M ${drawn[0][0].start.toFixed(2)} ${HEIGHT} ${line.join(" ")} L ${drawn[0][drawn[0].length - 1].end.toFixed(2)} ${HEIGHT}"></path>`}
   </svg>`;

@@ -58,9 +58,7 @@ class VersionChoice extends HTMLElement {
       if (event.target !== this.#field) event.preventDefault(); // the focus stays in the field
     });
     this.addEventListener("click", (event) => {
-      const option = /** @type {HTMLElement | null} */ (
-        /** @type {Element} */ (event.target).closest("[role=option]")
-      );
+      const option = /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest("[role=option]"));
       if (option) this.#take(option.dataset.version ?? "");
       else if (event.target === this.#field && !this.#isOpen) this.#search("");
     });
@@ -70,7 +68,7 @@ class VersionChoice extends HTMLElement {
     if (this.#field) return;
     this.#chosen = this.#given("value");
     this.#show();
-    this.#field.value = this.#chosen;
+    this.#close();
   }
 
   /** @param {string} _ @param {string | null} before @param {string} value */
@@ -192,14 +190,19 @@ class VersionChoice extends HTMLElement {
             id="${id}"
             role="combobox"
             aria-autocomplete="list"
-            aria-expanded="${this.#isOpen}"
+            aria-expanded="${String(this.#isOpen)}"
             aria-controls="${id}-list"
             ${active && html`aria-activedescendant="${active}"`}
             autocomplete="off"
             spellcheck="false"
           />
           <input type="hidden" name="${this.#given("name")}" value="${this.#chosen}" />
-          <ul id="${id}-list" role="listbox" aria-label="Suggestions" ${(!this.#isOpen || !this.#found.length) && html`hidden`}>
+          <ul
+            id="${id}-list"
+            role="listbox"
+            aria-label="Suggestions"
+            ${(!this.#isOpen || !this.#found.length) && html`hidden`}
+          >
             ${this.#found.map((each, index) => this.#option(each, index))}
           </ul>
         </div>
@@ -215,7 +218,7 @@ class VersionChoice extends HTMLElement {
       id="${this.#id}-${index}"
       role="option"
       data-version="${version}"
-      aria-selected="${index === this.#active}"
+      aria-selected="${String(index === this.#active)}"
     >
       <b>${version}</b> ${uses.map((use) => html`${badge(use.role, `${use.environment}: ${use.role}`)} `)}
       ${archivedAt && badge("archived")} <when-time class="quiet" datetime="${createdAt}"></when-time>

@@ -135,8 +135,8 @@ def test_a_rollback_says_where_it_leads(viewer, shop):
     dialog.get_by_text("moved production meanwhile").wait_for()
     then.get_by_text("version 2").wait_for()
     dialog.get_by_role("button", name="Roll back").click()
+    anna.wait_until(lambda: shop.served() == "2")
     anna.page.get_by_text("production serves version 2").wait_for()
-    assert shop.served() == "2"
 
 
 def test_a_second_pair_of_eyes(viewer, shop):

@@ -121,11 +121,11 @@ const shareOf = (missing, rows) => (missing ? percent(missing / rows) : "0");
 
 const COLUMNS = [
   { name: "Column", cell: ({ name }) => html`<b>${name}</b>` },
-  { name: "Type", cell: ({ type }) => html`<span class="quiet">${type}</span>` },
+  { name: "Values", cell: valuesView },
   { name: "Kind", cell: ({ kind }) => kind ?? "–" },
+  { name: "Type", cell: ({ type }) => html`<span class="quiet">${type}</span>` },
   { name: "Missing", isNumber: true, cell: ({ missing, count }) => shareOf(missing, count + missing) },
   { name: "Distinct", isNumber: true, cell: ({ distinct }) => number(distinct) },
-  { name: "Values", cell: valuesView },
 ];
 
 /** @param {number} here @param {(number: string) => string} address */

@@ -35,6 +35,7 @@ class VersionChoice extends HTMLElement {
   #chosen = "";
   #isOpen = false;
   #isTaking = false; // Enter came before the list
+  #isStale = false; // the list is of what was typed before
   #active = 0;
   #asked = 0;
   #status = "";
@@ -49,6 +50,7 @@ class VersionChoice extends HTMLElement {
       if (event.target !== this.#field) return;
       event.stopPropagation(); // nothing is chosen yet
       this.#checked();
+      this.#isStale = true;
       clearTimeout(this.#typing);
       this.#typing = setTimeout(() => this.#search(this.#typed), 1000 * TYPED_S);
     });
@@ -99,10 +101,10 @@ class VersionChoice extends HTMLElement {
       const step = key === "ArrowDown" ? 1 : -1;
       this.#active = (this.#active + step + this.#found.length) % Math.max(1, this.#found.length);
       this.#show();
-    } else if (key === "Enter" && (this.#isOpen || this.#typed !== this.#chosen)) {
-      event.preventDefault(); // of the form
-      if (this.#isOpen && this.#found[this.#active]) this.#take(this.#found[this.#active].version);
-      else this.#isTaking = true;
+    } else if (key === "Enter") {
+      event.preventDefault(); // a form is sent by its button only
+      if (this.#isStale) this.#isTaking = true;
+      else if (this.#isOpen && this.#found[this.#active]) this.#take(this.#found[this.#active].version);
     } else if (key === "Escape" && (this.#isOpen || this.#typed !== this.#chosen)) {
       event.preventDefault(); // of the dialog
       event.stopPropagation();
@@ -152,7 +154,7 @@ class VersionChoice extends HTMLElement {
     }
     const chosen = this.#found.findIndex((each) => each.version === this.#chosen);
     this.#active = text ? 0 : Math.max(0, chosen);
-    this.#isOpen = true;
+    [this.#isOpen, this.#isStale] = [true, false];
     if (this.#isTaking && this.#found[0]?.version === text) this.#take(text);
     else this.#show();
     this.#isTaking = false;
@@ -169,7 +171,7 @@ class VersionChoice extends HTMLElement {
   #close() {
     clearTimeout(this.#typing);
     this.#asked++;
-    [this.#isOpen, this.#isTaking, this.#found, this.#status] = [false, false, [], ""];
+    [this.#isOpen, this.#isTaking, this.#isStale, this.#found, this.#status] = [false, false, false, [], ""];
     this.#field.value = this.#chosen;
     this.#show();
   }

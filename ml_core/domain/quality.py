@@ -162,7 +162,7 @@ class DatasetComparison:
         same: Whether they are the same table.
         added: Columns that only the second has.
         removed: Columns that only the first has.
-        changed: Columns of another Arrow type.
+        changed: Columns of another Arrow type, or with values of another kind.
         columns: The drift of those that both have, by their profiles: drifted ones first.
         verdict: ``alert`` if a column drifted.
     """

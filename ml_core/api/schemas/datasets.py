@@ -87,6 +87,6 @@ class DatasetComparison(Schema):
     same: bool = Field(description="Whether they are the same table.")
     added: list[str] = Field(description="Columns that only the second has.")
     removed: list[str] = Field(description="Columns that only the first has.")
-    changed: list[str] = Field(description="Columns of another Arrow type.")
+    changed: list[str] = Field(description="Columns of another Arrow type, or with values of another kind.")
     columns: list[ColumnDrift] = Field(description="Those that both have, by their profiles; drifted ones first.")
     verdict: Verdict = Field(description="`alert` if a column drifted.")

@@ -164,7 +164,7 @@ function comparedView(first, { same, added, removed, changed, verdict }, version
   const parts = [
     ["Added", added],
     ["Removed", removed],
-    ["Of another type", changed],
+    ["Of another type or kind", changed],
   ].filter(([, names]) => names.length);
   return html`<p>
       ${badge(verdict)} ${version.reference}

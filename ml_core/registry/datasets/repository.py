@@ -22,7 +22,7 @@ from ml_core.data.sources import gathered
 from ml_core.data.table_file import read_typed, write_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
-from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
+from ml_core.domain.dataset import ColumnProfile, DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.domain.quality import DatasetComparison, Verdict, drifted_first
 from ml_core.evaluation.drift import drift_between
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, StorageFullError
@@ -278,7 +278,8 @@ class DatasetRepository(OfTenant):
             DatasetNotFoundError: There is no such version.
         """
         first, second = self.get(dataset_id, number), self.get(dataset_id, other)
-        old, new = dict(first.columns), dict(second.columns)
+        old, new = ({each.name: each for each in of.profile.columns} for of in (first, second))
+        changed = [name for name in new if name in old and _is_another(old[name], new[name])]
         found = drifted_first(drift_between(first.profile, second.profile))
         return DatasetComparison(
             first.dataset_id,
@@ -287,7 +288,7 @@ class DatasetRepository(OfTenant):
             same=first.digest == second.digest,
             added=[name for name in new if name not in old],
             removed=[name for name in old if name not in new],
-            changed=[name for name in new if name in old and old[name] != new[name]],
+            changed=changed,
             columns=found,
             verdict=Verdict.of_all({each.verdict for each in found}),
         )
@@ -403,6 +404,11 @@ class DatasetRepository(OfTenant):
                 remedy="Free disk space there, or set TMPDIR to a folder that has some.",
                 tenant_id=self._tenant_id,
             ) from error
+
+
+def _is_another(before: ColumnProfile, now: ColumnProfile) -> bool:
+    """Whether a column has another Arrow type, or values of another kind."""
+    return before.type != now.type or (None not in (before.kind, now.kind) and before.kind is not now.kind)
 
 
 def _which(dataset_id: str, number: int | None) -> tuple[DatasetId, int | None]:

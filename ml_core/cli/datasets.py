@@ -15,6 +15,7 @@ import typer
 from ml_core.cli.actions import completing
 from ml_core.cli.console import answer, print_fields, print_page, print_rows, printed_as_json, say, step, transferring
 from ml_core.cli.options import FILES, CursorOption, EncodingOption, LimitOption
+from ml_core.cli.quality import print_drifted
 from ml_core.cli.target import platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
@@ -154,6 +155,24 @@ def show_version(reference: ReferenceArgument) -> None:
     print_rows(rows, ["column", "type", "kind", "missing", "distinct", "values"], empty="")
     if version.profile.sampled_rows < version.profile.row_count:
         say(f"Profiled on a random sample of {version.profile.sampled_rows:,} rows.", style="dim")
+
+
+@app.command("compare")
+def compare(
+    version: VersionArgument,
+    other: Annotated[int | None, typer.Argument(help="The number of the other version; default: the newest.")] = None,
+) -> None:
+    """Show what differs between two versions: columns, types, and which columns drifted by more than chance."""
+    dataset_id, number = _version(version)
+    with platform() as client:
+        compared = client.datasets.compare(dataset_id, number, other)
+    if printed_as_json(compared):
+        return
+    say(f"{dataset_id}@{compared.number2} against {version}: {compared.verdict}.", style="bold")
+    for change in ("added", "removed", "changed"):
+        if columns := getattr(compared, change):
+            say(f"columns {change}: {', '.join(columns)}")
+    print_drifted(compared.columns)
 
 
 @app.command("export")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,10 +75,14 @@ def _print_drift(report: DriftReport) -> None:
         f" {report.since:%Y-%m-%d}: {report.verdict}.",
         style="bold",
     )
-    shown = [report.prediction, *report.columns[:_MOST_COLUMNS]]
-    print_rows([_of_column(each) for each in shown], _COLUMNS, empty="")
-    if len(report.columns) > _MOST_COLUMNS:
-        note(f"{len(report.columns) - _MOST_COLUMNS} more columns: --json lists all.")
+    print_drifted([report.prediction, *report.columns])
+
+
+def print_drifted(columns: Sequence[ColumnDrift]) -> None:
+    """Print the drift of columns; of many the first."""
+    print_rows([_of_column(each) for each in columns[:_MOST_COLUMNS]], _COLUMNS, empty="")
+    if len(columns) > _MOST_COLUMNS:
+        note(f"{len(columns) - _MOST_COLUMNS} more columns: --json lists all.")
 
 
 def _of_column(column: ColumnDrift) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def search(
         typer.Option(help="A range of a metric, such as 'accuracy>=0.8' or 'train/mae<=3'; repeat for several."),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Text in a name, a note or a tag.")] = None,
+    name: Annotated[str | None, typer.Option(help="Text in the version's name.")] = None,
     sort: Annotated[str, typer.Option(help="created, or a metric such as accuracy or train/mae.")] = "created",
     ascending: AscendingOption = None,
     archived: ArchivedOption = False,
@@ -90,6 +91,7 @@ def search(
             tags=wanted_tags(tag),
             metrics=metric or (),
             text=text,
+            name=name,
             include_archived=archived,
             sort=sort,
             descending=None if ascending is None else not ascending,
@@ -97,6 +99,17 @@ def search(
         page = found.page(limit=limit, cursor=cursor)
     shown: dict[str, Callable[[Any], Any]] = {"tags": _tags, "held_out": _held_out}
     print_page(page, _FOUND, with_archived=archived, empty="No version matches.", shown=shown)
+
+
+@app.command("metrics")
+def metrics() -> None:
+    """List the metrics that a tenant's versions have, and whether a higher value of each is better."""
+    with platform() as client:
+        found = client.versions.metrics()
+    if printed_as_json(found):
+        return
+    columns = ["split", "metric", "higher_is_better"]
+    print_rows([dict(each) for each in found], columns, empty="No version has a metric.")
 
 
 @app.command("show")

@@ -38,6 +38,15 @@ _FIELDS = {">=": "at_least", "<=": "at_most"}
 
 
 @dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric of versions; ``higher_is_better`` is None if it has no direction, or one that is not known."""
+
+    split: str
+    metric: str
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricBound:
     """A lower or upper bound of a metric, such as ``accuracy``, or with the split ``train/accuracy``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from enum import StrEnum
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import ColumnProfile, TableProfile
 from ml_core.domain.document import Document
-from ml_core.ids import EnvironmentName, ModelId, VersionId
+from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 
 PROFILE_FILE = "training_profile.json"
 """The file of a training's run that holds its ``TrainingProfile``."""
@@ -24,6 +24,11 @@ class Verdict(StrEnum):
     ALERT = "alert"
     UNKNOWN = "unknown"
     """There are too few rows or labels, or there is nothing to compare with."""
+
+    @classmethod
+    def of_all(cls, verdicts: Collection[Verdict]) -> Verdict:
+        """An alert if there is one, and unknown if nothing is known."""
+        return next((each for each in (cls.ALERT, cls.OK) if each in verdicts), cls.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +115,11 @@ class QualityReport:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDrift:
-    """The live values of an input column, or the predictions, against those of training.
+    """The live values of an input column, or the predictions, against those of training; or two versions of a dataset.
 
     Attributes:
-        reference_rows: Rows that the profile of training describes.
-        live_rows: Rows of the window that were compared.
+        reference_rows: Rows that the profile of training, or of the first version, describes.
+        live_rows: Rows of the window, or of the profile of the second version.
         psi: The population stability index.
         psi_by_chance: Its expectation if nothing had changed, which is the larger the fewer rows there are.
         test: ``ks`` (Kolmogorov and Smirnov) or ``chi2``; None where nothing was compared.
@@ -142,6 +147,35 @@ class ColumnDrift:
     missing_now: float | None = None
     unseen: float | None = None
     note: str | None = None
+
+
+def drifted_first(columns: Iterable[ColumnDrift]) -> list[ColumnDrift]:
+    """Columns that drifted before others, and the more they changed the earlier."""
+    return sorted(columns, key=lambda each: (each.verdict is not Verdict.ALERT, -(each.psi or 0.0), each.name))
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetComparison:
+    """How a version of a dataset differs from another, the first.
+
+    Attributes:
+        same: Whether they are the same table.
+        added: Columns that only the second has.
+        removed: Columns that only the first has.
+        changed: Columns of another Arrow type, or with values of another kind.
+        columns: The drift of those that both have, by their profiles: drifted ones first.
+        verdict: ``alert`` if a column drifted.
+    """
+
+    dataset_id: DatasetId
+    number1: int
+    number2: int
+    same: bool
+    added: Sequence[str]
+    removed: Sequence[str]
+    changed: Sequence[str]
+    columns: Sequence[ColumnDrift]
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)

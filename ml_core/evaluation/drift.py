@@ -16,11 +16,15 @@ is never too small, and a change within a bin, of a twentieth of the rows, is no
 
 Of a text its length is compared. Of a date only whether it is missing: dates of rows are later than those of the
 training, always, and no alert.
+
+Two tables are compared by their profiles alone (``drift_between``). What these leave open, such as the share of rows
+below an edge that only one of them has, is taken as unchanged as far as it can be. So the statistic and the index are
+never too large, and a change that the profiles do not prove is not found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +35,7 @@ from scipy import special
 
 from ml_core.data.profile import texts
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.dataset import ColumnProfile
+from ml_core.domain.dataset import ColumnProfile, TableProfile
 from ml_core.domain.quality import ColumnDrift, Verdict
 
 MIN_ROWS = 100
@@ -62,7 +66,21 @@ def drift(pairs: Sequence[tuple[ColumnProfile | None, ColumnDrift, NDArray[Any]]
     Returns:
         The completed results in the same order.
     """
-    compared = [_compare(*pair) for pair in pairs]
+    return _judged([_compare(*pair) for pair in pairs])
+
+
+def drift_between(first: TableProfile, second: TableProfile) -> list[ColumnDrift]:
+    """Compare the columns that two tables share, the second against the first, with a correction for their number.
+
+    No row is read: a column costs the bins of its profiles, about 0.2 ms. Where the second table has the rows of the
+    first, too, they differ by less than two samples do, and the p-values are too large.
+    """
+    others = {column.name: column for column in second.columns}
+    shared = [(column, others[column.name]) for column in first.columns if column.name in others]
+    return _judged([_compare_profiles(*pair) for pair in shared])
+
+
+def _judged(compared: Sequence[ColumnDrift]) -> list[ColumnDrift]:
     tested = [each for each in compared if each.p_value is not None]
     adjusted = benjamini_hochberg([each.p_value for each in tested if each.p_value is not None])
     judged = iter([_judge(each, p) for each, p in zip(tested, adjusted, strict=True)])
@@ -91,12 +109,40 @@ def _compare(profile: ColumnProfile | None, result: ColumnDrift, live: NDArray[A
     if min(len(live), rows) < MIN_ROWS:
         return replace(result, note=f"There are {min(len(live), rows)} rows; {MIN_ROWS} are needed.")
     present = live[~pd.isna(live)]
-    missing = np.array([profile.missing, len(live) - len(present)], dtype=np.float64)
-    before, now, unseen = _binned(profile, present)
     is_ordered = not profile.values and profile.kind in (ColumnKind.NUMBER, ColumnKind.TEXT)
+    before, now, unseen = _binned(profile, present)
+    missing = np.array([profile.missing, len(live) - len(present)], dtype=np.float64)
+    result = _measured(result, missing, before, now, is_ordered=is_ordered)
+    return replace(result, unseen=unseen / len(live) if profile.values else None)
+
+
+def _compare_profiles(first: ColumnProfile, second: ColumnProfile) -> ColumnDrift:
+    kind, rows, live = first.kind or second.kind, first.count + first.missing, second.count + second.missing
+    result = ColumnDrift(first.name, kind, reference_rows=rows, live_rows=live)
+    if second.kind not in (None, kind):
+        return replace(result, note=f"It was a {first.kind} and is a {second.kind} now.")
+    if min(rows, live) < MIN_ROWS:
+        return replace(result, note=f"There are {min(rows, live)} rows; {MIN_ROWS} are needed.")
+    missing = np.array([first.missing, second.missing], dtype=np.float64)
+    is_listed = kind in (ColumnKind.CATEGORY, ColumnKind.BOOLEAN) or bool(first.values and second.values)
+    if is_listed:
+        found = dict(second.values)
+        before, now, unseen = _by_value(first, found, second.count, unlisted=second.other)
+        result = replace(result, unseen=unseen / live if first.values else None)
+    elif kind in (ColumnKind.NUMBER, ColumnKind.TEXT):
+        before, now = _by_edges(first, second)
+    else:  # dates, or no value in either
+        before, now = np.array([float(first.count)]), np.array([float(second.count)])
+    is_ordered = not is_listed and kind in (ColumnKind.NUMBER, ColumnKind.TEXT)
+    return _measured(result, missing, before, now, is_ordered=is_ordered)
+
+
+def _measured(result: ColumnDrift, missing: Counts, before: Counts, now: Counts, *, is_ordered: bool) -> ColumnDrift:
+    """The index and the test of rows by bin; ``missing``: the rows without a value, before and now."""
+    rows = np.array([result.reference_rows, result.live_rows], dtype=np.float64)
     test, statistic, p = _ks(before, now) if is_ordered else _chi2(before, now)
     if missing.any():
-        absent = _chi2(np.array([missing[0], profile.count]), np.array([missing[1], len(present)]))
+        absent = _chi2(*np.stack([missing, rows - missing], axis=1))
         p = min(1.0, 2 * min(p, absent[2]))  # Bonferroni: of two tests
         before, now = np.append(before, missing[0]), np.append(now, missing[1])
     return replace(
@@ -106,9 +152,8 @@ def _compare(profile: ColumnProfile | None, result: ColumnDrift, live: NDArray[A
         test=test,
         statistic=statistic,
         p_value=p,
-        missing_before=float(missing[0] / rows),
-        missing_now=float(missing[1] / len(live)),
-        unseen=unseen / len(live) if profile.values else None,
+        missing_before=float(missing[0] / rows[0]),
+        missing_now=float(missing[1] / rows[1]),
     )
 
 
@@ -133,13 +178,7 @@ def _binned(profile: ColumnProfile, present: NDArray[Any]) -> tuple[Counts, Coun
         present = np.array([len(text) for text in present], dtype=np.float64)
     if profile.values:
         tally = texts(present, profile.kind or ColumnKind.CATEGORY).value_counts()
-        common = [(count, int(tally.get(value, 0))) for value, count in profile.values if count >= _COMMON]
-        bins = np.array(common, dtype=np.float64).reshape(-1, 2)
-        others = np.array([profile.count, len(present)]) - bins.sum(axis=0)
-        if others.any():
-            bins = np.vstack([bins, others])
-        unseen = len(present) - int(sum(tally.get(value, 0) for value, _ in profile.values))
-        return bins[:, 0], bins[:, 1], unseen
+        return _by_value(profile, {str(value): int(count) for value, count in tally.items()}, len(present))
     edges = np.array(profile.edges)
     if not len(edges):  # no value in training
         return np.array([0.0]), np.array([float(len(present))]), 0
@@ -150,6 +189,62 @@ def _binned(profile: ColumnProfile, present: NDArray[Any]) -> tuple[Counts, Coun
     position = np.clip(np.searchsorted(edges, present.astype(np.float64), side="right") - 1, 0, len(edges) - 2)
     counts = np.array(profile.bin_counts, dtype=np.float64)
     return counts, np.bincount(position, minlength=len(counts)).astype(np.float64), 0
+
+
+def _by_value(
+    profile: ColumnProfile, found: Mapping[str, int], rows: int, *, unlisted: int = 0
+) -> tuple[Counts, Counts, int]:
+    """Rows by value, and how many of those found have one that the profile does not list.
+
+    Args:
+        profile: Of the first table; its rare values share a bin.
+        found: Value → rows, now.
+        rows: Rows with a value, now.
+        unlisted: Rows, now, of values that are not found, each in no more rows than the rarest that is. One that was
+            common before is taken to have kept its share, as far as it can.
+    """
+    most = min(found.values(), default=0) if unlisted else 0
+    common = {value: count for value, count in profile.values if count >= _COMMON}
+    kept = {value: min(most, count * rows / profile.count) for value, count in common.items() if value not in found}
+    scale = min(1.0, unlisted / (sum(kept.values()) or 1.0))
+    bins = [(count, found[value] if value in found else kept[value] * scale) for value, count in common.items()]
+    before, now = np.array(bins, dtype=np.float64).reshape(-1, 2).T
+    others = profile.count - before.sum(), max(0.0, rows - now.sum())
+    if max(others) > 0.5:
+        before, now = np.append(before, others[0]), np.append(now, others[1])
+    unseen = sum(found.values()) - sum(found.get(value, 0) for value, _ in profile.values)
+    return before, now, unseen
+
+
+def _by_edges(first: ColumnProfile, second: ColumnProfile) -> tuple[Counts, Counts]:
+    """Rows of two profiles between the same points: the edges of whichever has more of them, and infinite ones.
+
+    Of the other profile, the share of rows below such a point lies between those below its two nearest edges. Both are
+    taken as equal where they can be, and else as near as they can be.
+    """
+    points = np.array(max(first.edges, second.edges, key=len)[1:-1])
+    if not len(points):
+        points = np.union1d(first.edges, second.edges)[1:]
+    bounds = [_shares_below(each, points) for each in (first, second)]
+    assumed = np.maximum(bounds[0][0], bounds[1][0])
+    shares = [np.concatenate([[0.0], np.clip(assumed, low, high), [1.0]]) for low, high in bounds]
+    before, now = (np.diff(of) * (each.count - each.infinite) for of, each in zip(shares, (first, second), strict=True))
+    if first.infinite or second.infinite:
+        before, now = np.append(before, first.infinite), np.append(now, second.infinite)
+    return before, now
+
+
+def _shares_below(profile: ColumnProfile, points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The least and the largest share of a profile's numbers that can be less than each point."""
+    if not profile.edges:
+        return np.zeros(len(points)), np.zeros(len(points))
+    counts = np.array(profile.bin_counts or (profile.count - profile.infinite,), dtype=np.float64)
+    # The last bin includes its upper edge, and all others do not.
+    edges = np.append(profile.edges[: len(counts)], np.nextafter(profile.edges[-1], np.inf))
+    below = np.append(0.0, np.cumsum(counts)) / counts.sum()
+    low = np.append(0.0, below)[np.searchsorted(edges, points, side="right")]
+    high = np.append(below, 1.0)[np.searchsorted(edges, points, side="left")]
+    return low, high
 
 
 def _psi(before: Counts, now: Counts) -> float:

@@ -23,6 +23,7 @@ from ml_core.domain.quality import (
     Score,
     TrainingProfile,
     Verdict,
+    drifted_first,
 )
 from ml_core.domain.signature import PREDICTION, InputColumn, OutputKind
 from ml_core.domain.tenant_policies import PredictionPolicy
@@ -120,8 +121,6 @@ class Quality(OfTenant):
                 (None if profile is None else profile.predictions, *answers),
             ]
         )
-        found.sort(key=lambda each: (each.verdict is not Verdict.ALERT, -(each.psi or 0.0), each.name))
-        verdicts = {each.verdict for each in (*found, prediction)}
         return DriftReport(
             window.model_id,
             window.environment,
@@ -131,9 +130,9 @@ class Quality(OfTenant):
             rows,
             len(drawn),
             None if table is None else table.row_count,
-            found,
+            drifted_first(found),
             prediction,
-            next((each for each in (Verdict.ALERT, Verdict.OK) if each in verdicts), Verdict.UNKNOWN),
+            Verdict.of_all({each.verdict for each in (*found, prediction)}),
             tuple(notes),
         )
 

@@ -185,7 +185,7 @@ class ModelRegistry:
             ``libraries``, ``created_at``, ``created_by``; upstream ``run`` (``run_id``, ``kind``, ``status``),
             ``datasets`` (as ``name@number``) and ``ancestors`` (parent first); downstream ``children`` (versions made
             from it), ``descendants`` (theirs as well, oldest first) and ``environments`` (that serve it, as stable
-            version, canary or shadow).
+            version, canary or shadow). Of versions the nearest 1,000 in each direction.
 
         Raises:
             ModelNotFoundError: There is no such version.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ml_core.registry.promotion.gates import GateRepository
+from support.console import choose
 from support.gated import PEOPLE
 
 
@@ -17,19 +18,19 @@ def test_from_signing_in_to_a_prediction(viewer, shop):
     page.get_by_role("link", name=PEOPLE, exact=True).click()
     page.get_by_role("heading", name=PEOPLE, exact=True).wait_for()
 
-    page.get_by_label("Version", exact=True).select_option("1")
-    page.get_by_label("with", exact=True).select_option("2")
+    choose(page, "1")
+    choose(page, "2", "with")
     page.get_by_role("button", name="Compare").click()
     page.wait_for_url(re.compile("compare=1&with=2"))
     accuracy = page.locator("#comparison tr", has_text="accuracy validation").first
     accuracy.locator(".diff.better").wait_for()
 
     dialog = anna.dialog("Promote…")
-    dialog.get_by_label("Version").select_option("3")
+    choose(dialog, "3")
     dialog.get_by_text("not passed", exact=True).wait_for()
     assert dialog.get_by_role("button", name="Promote version 3").get_attribute("aria-disabled") == "true"
     assert "Only a key with the scope admin" in dialog.inner_text()
-    dialog.get_by_label("Version").select_option("2")
+    choose(dialog, "2")
     dialog.get_by_text("passed", exact=True).wait_for()
     dialog.get_by_label("Reason").fill("It is better on <i>all</i> rows.")
     dialog.get_by_role("button", name="Promote version 2").click()
@@ -38,7 +39,7 @@ def test_from_signing_in_to_a_prediction(viewer, shop):
     assert shop.served() == "2"
 
     dialog = anna.dialog("Start canary…")
-    dialog.get_by_label("Version").select_option("1")
+    choose(dialog, "1")
     dialog.get_by_role("slider").fill("25")
     dialog.get_by_text("the canary 1 answers 25 %").wait_for()
     dialog.get_by_role("button", name="Start canary version 1").click()
@@ -100,7 +101,7 @@ def test_of_two_who_promote_at_once_one_wins(viewer, shop):
         each.open(shop.model)
         each.sign_in(key)
         dialogs[each] = each.dialog("Promote…")
-        dialogs[each].get_by_label("Version").select_option(version)
+        choose(dialogs[each], version)
         dialogs[each].get_by_text("passed", exact=True).wait_for()
     dialogs[fast].get_by_role("button", name="Promote version 2").click()
     fast.page.get_by_text("is at generation 2").wait_for()
@@ -152,11 +153,11 @@ def test_a_second_pair_of_eyes(viewer, shop):
     approver.sign_in(shop.key("read", "approve"))
     approver.page.get_by_text("Your key lacks the scope promote.").wait_for()
     approval = approver.dialog("Approve…")
-    approval.get_by_label("Version").select_option("2")
+    choose(approval, "2")
     approval.get_by_label("Reason").fill("I have read it.")
     approval.get_by_role("button", name="Approve").click()
     approver.page.get_by_text("approved version 2").wait_for()
-    dialog.get_by_label("Version").select_option("2")
+    choose(dialog, "2")
     dialog.get_by_text("passed", exact=True).wait_for()
     dialog.get_by_role("button", name="Promote version 2").click()
     author.page.get_by_text("staging serves version 2").wait_for()

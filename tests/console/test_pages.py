@@ -22,7 +22,7 @@ from ml_core.registry.tenants import TenantRepository
 from ml_core.system import MLSystem
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
-from support.console import HOSTILE
+from support.console import HOSTILE, choose
 from support.gated import PEOPLE, logistic, publish
 from support.tables import measures, split_target, tickets
 
@@ -157,11 +157,11 @@ def test_a_change_by_somebody_else_appears(viewer, shop):
     anna.open(shop.model)
     page = anna.sign_in(shop.key("read"))
     page.get_by_text("production serves version 1").wait_for()
-    page.get_by_label("with", exact=True).select_option("1")
+    choose(page, "1", "with")
     shop.environments.promote(PEOPLE, "2", reason="from elsewhere")
     page.get_by_text("production serves version 2").wait_for()
     page.get_by_text("“from elsewhere”").wait_for()
-    assert page.get_by_label("with", exact=True).input_value() == "1"
+    assert page.get_by_role("combobox", name="with", exact=True).input_value() == "1"
     anna.open(f"{shop.path}/models")
     page.get_by_role("link", name=PEOPLE).wait_for()
     shop.publish("1", ModelId("later"))
@@ -305,8 +305,11 @@ def test_the_keyboard_suffices(viewer, shop):
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.textContent.trim()") == "Promote…"
     page.keyboard.press("Enter")
-    page.get_by_role("dialog").get_by_label("Version").wait_for()
+    page.get_by_role("dialog").get_by_role("combobox", name="Version").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.get_by_role("option", name=re.compile("^2 ")).wait_for()
     page.keyboard.press("ArrowDown")  # from 3, which does not pass, to 2
+    page.keyboard.press("Enter")
     page.get_by_role("dialog").get_by_role("button", name="Promote version 2").wait_for()
     page.get_by_role("dialog").get_by_text("passed", exact=True).wait_for()
     press_until(page, "Promote version 2")

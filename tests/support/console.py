@@ -1,4 +1,4 @@
-"""Both planes at one address, as the ingress has them, without Ray: for tests of the console."""
+"""For tests of the console: both planes at one address, as the ingress has them, without Ray; and what people do."""
 
 from __future__ import annotations
 
@@ -47,3 +47,11 @@ def _ingress(control: ASGIApp, edge: ASGIApp) -> ASGIApp:
         await (control if scope["path"].startswith(f"{PREFIX}/") else edge)(scope, receive, send)
 
     return app
+
+
+def choose(where: Any, version: str, label: str = "Version") -> None:
+    """Choose a version, in a page or a dialog, by typing its name."""
+    field = where.get_by_role("combobox", name=label, exact=True)
+    field.fill(version)
+    field.press("Enter")
+    field.locator(f"xpath=../input[@type='hidden'][@value='{version}']").wait_for(state="attached")

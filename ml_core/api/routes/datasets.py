@@ -13,7 +13,7 @@ from ml_core.api.bodies import Download, received
 from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, NameQuery, operations, parsed
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
+from ml_core.api.schemas.datasets import Dataset, DatasetComparison, DatasetDetail, DatasetVersion
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import DataProcessingError, InvalidRequestError
 
@@ -99,6 +99,13 @@ def list_dataset_versions(
 def get_dataset(access: TenantAccess, dataset: str, number: Number) -> DatasetDetail:
     """A version of a dataset with its columns and their profile."""
     return DatasetDetail.model_validate(_datasets(access).get(dataset, _number(number)))
+
+
+@operation(router, "GET", "/{dataset}/versions/{number}/compare/{other}", "datasets.compare", Scope.READ)
+def compare_datasets(access: TenantAccess, dataset: str, number: Number, other: Number) -> DatasetComparison:
+    """What differs between two versions, by their profiles: columns, types, and which columns drifted."""
+    found = _datasets(access).compare(dataset, _number(number), _number(other))
+    return DatasetComparison.model_validate(found)
 
 
 @operation(router, "GET", "/{dataset}/versions/{number}/content", "datasets.download", Scope.READ)

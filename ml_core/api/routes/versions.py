@@ -18,6 +18,7 @@ from ml_core.api.schemas.versions import (
     Compilation,
     FullLineage,
     Lineage,
+    Metric,
     NewVersion,
     RequiredModule,
     Version,
@@ -79,6 +80,12 @@ def list_versions(access: TenantAccess, model: str, wanted: Annotated[VersionFil
 def search_versions(access: TenantAccess, wanted: Annotated[VersionFilter, Query()]) -> Page[Version]:
     """Find versions over all models, newest first."""
     return _page(access, None, wanted)
+
+
+@operation(router, "GET", "/versions/metrics", "versions.metrics", Scope.READ)
+def list_metrics(access: TenantAccess) -> list[Metric]:
+    """The metrics that the tenant's versions have, and whether a higher value of each is better."""
+    return [Metric.model_validate(each) for each in access.of(VersionRepository).metrics()]
 
 
 @operation(router, "GET", _VERSION, "versions.get", Scope.READ)

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Schema
+from ml_core.api.schemas.quality import ColumnDrift
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.quality import Verdict
 
 
 class Dataset(Schema):
@@ -74,3 +76,17 @@ class DatasetDetail(DatasetVersion):
     columns: list[tuple[str, str]] = Field(description="Name and Arrow type, in the order of the table.")
     profile: TableProfile
     is_new: bool = Field(description="Whether the request made it; false where the very table was registered already.")
+
+
+class DatasetComparison(Schema):
+    """How a version of a dataset differs from another, the first."""
+
+    dataset_id: str
+    number1: int
+    number2: int
+    same: bool = Field(description="Whether they are the same table.")
+    added: list[str] = Field(description="Columns that only the second has.")
+    removed: list[str] = Field(description="Columns that only the first has.")
+    changed: list[str] = Field(description="Columns of another Arrow type, or with values of another kind.")
+    columns: list[ColumnDrift] = Field(description="Those that both have, by their profiles; drifted ones first.")
+    verdict: Verdict = Field(description="`alert` if a column drifted.")

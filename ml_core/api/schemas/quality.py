@@ -62,22 +62,22 @@ class QualityReport(Schema):
 
 
 class ColumnDrift(Schema):
-    """The live values of a column, or the predictions, against those of training."""
+    """The live values of a column, or the predictions, against those of training; or two versions of a dataset."""
 
     name: str
     kind: ColumnKind | None
     verdict: Verdict
-    reference_rows: int = Field(description="Rows that the profile of training describes.")
-    live_rows: int = Field(description="Rows of the window that were compared.")
+    reference_rows: int = Field(description="Rows that the profile of training, or of the first version, describes.")
+    live_rows: int = Field(description="Rows that were compared with them: of the window, or of the second version.")
     psi: float | None = Field(description="The population stability index.")
     psi_by_chance: float | None = Field(description=_BY_CHANCE)
     test: str | None = Field(description="`ks` or `chi2`.")
     statistic: float | None
     p_value: float | None
     adjusted_p_value: float | None = Field(description="Corrected for the number of columns.")
-    missing_before: float | None = Field(description="Share of rows without a value in training.")
+    missing_before: float | None = Field(description="Share of rows without a value in training, or the first version.")
     missing_now: float | None
-    unseen: float | None = Field(description="Share of live rows whose category the profile does not list.")
+    unseen: float | None = Field(description="Share of the compared rows whose category the reference does not list.")
     note: str | None = Field(description="Why the verdict is `unknown`.")
 
 

@@ -145,9 +145,9 @@ class FullLineage(Lineage):
     created_by: str
     run: dict[str, Any] | None = Field(default=None, description="`run_id`, `kind`, `status`.")
     datasets: list[str] = Field(description="Registered datasets of these bytes, such as `tickets_2026@3`.")
-    ancestors: list[str] = Field(description="The parent first.")
-    children: list[str]
-    descendants: list[str] = Field(description="Oldest first.")
+    ancestors: list[str] = Field(description="The parent first; at most 1,000.")
+    children: list[str] = Field(description="Oldest first; at most 1,000.")
+    descendants: list[str] = Field(description="Oldest first; the nearest 1,000 at most.")
     environments: list[str]
     modules: list[RequiredModule] = Field(description="As of the version.")
 
@@ -201,6 +201,14 @@ class VersionComparison(Schema):
         return version_comparison_html(self.model_dump())
 
 
+class Metric(Schema):
+    """A metric that versions have."""
+
+    split: str = Field(examples=["validation"])
+    metric: str = Field(examples=["accuracy"])
+    higher_is_better: bool | None = Field(description="Null: it has no direction, or one that is not known.")
+
+
 class VersionFilter(Input):
     """Which versions to list; what is left out does not restrict."""
 
@@ -208,6 +216,7 @@ class VersionFilter(Input):
     tag: list[str] = Field(default_factory=list, description="`key=value`; with all of these.")
     metric: list[str] = Field(default_factory=list, description="Bounds, such as `accuracy>=0.8` or `train/mae<=3`.")
     text: str | None = Field(default=None, description="With this text in a name, a note or a tag.")
+    name: str | None = Field(default=None, description="With this text in the version's name.")
     include_archived: bool = Field(default=False, description="Archived ones too.")
     sort: str = Field(default="created", description="`created`, or a metric such as `validation/accuracy`.")
     descending: bool | None = Field(default=None, description="Null: the newest, or the best of the metric, first.")

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
+from ml_core.api.schemas.datasets import Dataset, DatasetComparison, DatasetDetail, DatasetVersion
 from ml_core.client.calls import Call, Download, Mode, Noun, Progress, Upload, listing, operation
 from ml_core.data.sources import gathered
 from ml_core.exceptions import InvalidRequestError
@@ -83,6 +83,12 @@ class Datasets(Noun[Mode]):
     def get(self, dataset_id: str, number: int | None = None) -> Call[DatasetDetail]:
         """A version with its profile; without a number the newest."""
         return Call("GET", self._version(dataset_id, number), DatasetDetail)
+
+    @operation
+    def compare(self, dataset_id: str, number: int, other: int | None = None) -> Call[DatasetComparison]:
+        """What differs between a version and another, by default the newest: columns, types, and which drifted."""
+        path = f"{self._version(dataset_id, number)}/compare/{'newest' if other is None else other}"
+        return Call("GET", path, DatasetComparison)
 
     @operation
     def download(

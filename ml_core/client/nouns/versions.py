@@ -11,13 +11,14 @@ from ml_core.api.schemas.environments import Hold, NewHold
 from ml_core.api.schemas.trainings import TrainingReport
 from ml_core.api.schemas.versions import (
     FullLineage,
+    Metric,
     NewVersion,
     Version,
     VersionChanges,
     VersionComparison,
     VersionDetail,
 )
-from ml_core.client.calls import Call, Download, Form, Mode, Noun, Progress, Upload, listing, operation
+from ml_core.client.calls import Call, Download, Form, Mode, Noun, Progress, Upload, list_of, listing, operation
 from ml_core.domain.keywords import texts
 from ml_core.ids import HoldName, ModelId, VersionId
 
@@ -60,6 +61,7 @@ class Versions(Noun[Mode]):
         tags: Mapping[str, str] | None = None,
         metrics: Sequence[str] = (),
         text: str | None = None,
+        name: str | None = None,
         include_archived: bool = False,
         sort: str | None = None,
         descending: bool | None = None,
@@ -72,6 +74,7 @@ class Versions(Noun[Mode]):
             tags: With all of these.
             metrics: With each of these bounds, such as ``accuracy>=0.8`` (of the validation rows) or ``train/mae<=3``.
             text: With this text in a name, a note or a tag.
+            name: With this text in the version's name.
             include_archived: Archived ones too.
             sort: ``created``, or a metric such as ``validation/accuracy``.
             descending: Newest or highest first; None: the newest, or the best of the metric, first.
@@ -81,12 +84,18 @@ class Versions(Noun[Mode]):
             "tag": [f"{key}={value}" for key, value in (tags or {}).items()] or None,
             "metric": texts("metrics", metrics) or None,
             "text": text,
+            "name": name,
             "include_archived": include_archived or None,
             "sort": sort,
             "descending": descending,
         }
         path = f"{self._root}/versions" if model_id is None else f"{self._model(model_id)}/versions"
         return Call("GET", path, Page[Version], params)
+
+    @operation
+    def metrics(self) -> Call[list_of[Metric]]:
+        """The metrics that the versions have, and whether a higher value of each is better."""
+        return Call("GET", f"{self._root}/versions/metrics", list_of[Metric])
 
     @operation
     def get(self, model_id: str, version: str | None = None) -> Call[VersionDetail]:

@@ -1,13 +1,14 @@
-// A dataset: its versions, and the columns of one with what their values look like.
+// A dataset: the columns of a version with what their values look like, how they drifted from another, and its versions.
 
-import { ask, at, controlUrl } from "../core/api.js";
-import { bytes, counted, moment, number, percent, shown } from "../core/format.js";
+import { ApiError, ask, at, controlUrl } from "../core/api.js";
+import { bytes, counted, number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { link } from "../core/router.js";
-import { badge } from "../parts/states.js";
+import { filter, link } from "../core/router.js";
+import { listed, showList } from "../parts/data_table.js";
+import { badge, problem, refusal } from "../parts/states.js";
+import { changeView, valuesView } from "../parts/values.js";
 
-const SHOWN_VERSIONS = 50;
-const SHOWN_VALUES = 5;
+const FEW = 20; // columns, among which nobody searches
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -15,14 +16,20 @@ export default {
 
   async load({ params: { tenant, dataset }, query, signal }) {
     const root = `${at("tenants", tenant, "datasets", dataset)}/versions`;
-    const [version, versions] = await Promise.all([
+    const [version, newest] = await Promise.all([
       ask("GET", `${root}/${at(query.number ?? "newest")}`, { signal }),
-      ask("GET", root, { query: { limit: SHOWN_VERSIONS, include_archived: true }, signal }),
+      ask("GET", root, { query: { limit: 2 }, signal }),
     ]);
-    return { version, versions };
+    const other = query.with ?? newest.items.find((each) => each.number !== version.number)?.number;
+    if (other === undefined) return { version, drift: null };
+    const found = await Promise.all([
+      ask("GET", `${root}/${at(other)}`, { signal }),
+      ask("GET", `${root}/${at(other)}/compare/${at(version.number)}`, { signal }),
+    ]).catch(refusal);
+    return { version, drift: { other, found } };
   },
 
-  view: ({ version, versions }, { params: { tenant, dataset }, query }) =>
+  view: ({ version, drift }, { params: { tenant, dataset }, query }) =>
     html` <p class="quiet"><a href="${link(["t", tenant, "datasets"])}">Datasets</a></p>
       <h1 tabindex="-1">${version.reference}</h1>
       <p>
@@ -37,42 +44,13 @@ export default {
       </p>
       <section>
         <h2>Columns</h2>
-        <div class="scroll" role="region" tabindex="0" aria-label="Columns">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Column</th>
-                <th scope="col">Type</th>
-                <th scope="col">Kind</th>
-                <th scope="col" class="number">Missing</th>
-                <th scope="col" class="number">Distinct</th>
-                <th scope="col">Values</th>
-              </tr>
-            </thead>
-            <tbody>
-              ${version.profile.columns.map((column) => columnRow(column))}
-            </tbody>
-          </table>
-        </div>
+        <data-table data-key="columns"></data-table>
         ${version.profile.sampled_rows < version.row_count && html`<p class="quiet">The profile is of ${number(version.profile.sampled_rows)} sampled rows.</p>`}
       </section>
+      ${drift && driftView(drift, version)}
       <section>
         <h2>Versions</h2>
-        <ul class="rows">
-          ${versions.items.map(
-            (each) =>
-              html`<li data-key="version-${each.number}">
-                <a
-                  href="${link(["t", tenant, "datasets", dataset], { number: String(each.number) })}"
-                  ${each.number === version.number && html`aria-current="true"`}
-                  >${each.reference}</a
-                >
-                ${number(each.row_count)} rows <span class="quiet">by ${each.created_by}</span>
-                <when-time datetime="${each.created_at}"></when-time> ${each.archived_at && badge("archived")}
-              </li>`,
-          )}
-        </ul>
-        ${versions.next_cursor && html`<p class="quiet">The newest ${SHOWN_VERSIONS} are shown.</p>`}
+        <data-table data-key="versions"></data-table>
       </section>
       <section>
         <h2>Origin</h2>
@@ -97,53 +75,130 @@ export default {
           >
         </p>
       </section>`,
+
+  connect(main, { version, drift }, { params: { tenant, dataset }, query, signal }) {
+    const columns = {
+      label: "Columns",
+      search: version.column_count > FEW ? "Search columns" : undefined,
+      text: query.column,
+      searched: (text) => filter({ column: text }),
+      key: (column) => column.name,
+      load: listed(version.profile.columns, (column) => column.name),
+      none: "It has no column.",
+      columns: COLUMNS,
+    };
+    showList(main, columns, "data-table[data-key=columns]");
+    const path = `${at("tenants", tenant, "datasets", dataset)}/versions`;
+    const versions = {
+      label: "Versions",
+      key: (each) => String(each.number),
+      load: ({ text: _, ...of }) => ask("GET", path, { query: { ...of, include_archived: true }, signal }),
+      none: "It has no version.",
+      columns: versionColumns(version.number, (number) => link(["t", tenant, "datasets", dataset], { number })),
+    };
+    showList(main, versions, "data-table[data-key=versions]");
+    if (!drift || drift.found instanceof ApiError) return;
+    const [first, compared] = drift.found;
+    const drifted = {
+      label: "Drift",
+      search: compared.columns.length > FEW ? "Search compared columns" : undefined,
+      key: (column) => column.name,
+      load: listed(compared.columns, (column) => column.name),
+      none: "They share no column.",
+      columns: driftColumns(profilesOf(first), profilesOf(version)),
+    };
+    showList(main, drifted, "data-table[data-key=drift]");
+  },
+
+  actions: {
+    compare(element, _, { refresh }) {
+      filter(/** @type {any} */ (Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (element)))));
+      return refresh();
+    },
+  },
 };
 
-/** @param {any} column */
-function columnRow(column) {
-  const { name, type, kind, count, missing, distinct } = column;
-  return html`<tr data-key="column-${name}">
-    <th scope="row">${name}</th>
-    <td class="quiet">${type}</td>
-    <td>${kind ?? "–"}</td>
-    <td class="number">${missing ? percent(missing / (count + missing)) : "0"}</td>
-    <td class="number">${number(distinct)}</td>
-    <td>${valuesView(column)}</td>
-  </tr>`;
+/** @param {any} version */
+const profilesOf = (version) => new Map(version.profile.columns.map((column) => [column.name, column]));
+
+/** @param {number} missing @param {number} rows */
+const shareOf = (missing, rows) => (missing ? percent(missing / rows) : "0");
+
+const COLUMNS = [
+  { name: "Column", cell: ({ name }) => html`<b>${name}</b>` },
+  { name: "Values", cell: valuesView },
+  { name: "Kind", cell: ({ kind }) => kind ?? "–" },
+  { name: "Type", cell: ({ type }) => html`<span class="quiet">${type}</span>` },
+  { name: "Missing", isNumber: true, cell: ({ missing, count }) => shareOf(missing, count + missing) },
+  { name: "Distinct", isNumber: true, cell: ({ distinct }) => number(distinct) },
+];
+
+/** @param {number} here @param {(number: string) => string} address */
+const versionColumns = (here, address) => [
+  {
+    name: "Version",
+    cell: ({ number: each, reference }) =>
+      html`<a href="${address(String(each))}" ${each === here && html`aria-current="true"`}>${reference}</a>`,
+  },
+  { name: "Rows", isNumber: true, cell: (each) => number(each.row_count) },
+  { name: "Columns", isNumber: true, cell: (each) => number(each.column_count) },
+  { name: "Size", isNumber: true, cell: (each) => bytes(each.size_bytes) },
+  { name: "Registered", cell: (each) => html`<when-time datetime="${each.created_at}"></when-time>` },
+  {
+    name: "By",
+    cell: (each) => html`<span class="quiet">${each.created_by}</span> ${each.archived_at && badge("archived")}`,
+  },
+];
+
+/** @param {{other: number, found: any}} drift @param {any} version */
+function driftView({ other, found }, version) {
+  return html`<section>
+    <h2>Drift from another version</h2>
+    <form class="line" data-action="compare">
+      <label class="field"
+        ><span>Compared with version</span> <input name="with" type="number" min="1" required value="${other}"
+      /></label>
+      <button type="submit">Compare</button>
+    </form>
+    ${found instanceof ApiError ? problem(found) : comparedView(found[0], found[1], version)}
+  </section>`;
 }
 
-/** @param {any} column */
-function valuesView({ kind, values, other, minimum, maximum, mean, edges, bin_counts: counts }) {
-  if (minimum !== null) {
-    return html`${edges.length > 2 && histogram(edges, counts)}
-      <span class="quiet">${rangeText(kind, minimum, maximum, mean)}</span>`;
-  }
-  const most = values.slice(0, SHOWN_VALUES);
-  const rest = values.length - most.length + (other > 0 ? 1 : 0);
-  return html`${most.map(([value, rows]) => html`${value} <span class="quiet">${number(rows)}</span> `)}${rest > 0 && "…"}`;
+/** @param {any} first @param {any} compared @param {any} version */
+function comparedView(first, { same, added, removed, changed, verdict }, version) {
+  const parts = [
+    ["Added", added],
+    ["Removed", removed],
+    ["Of another type or kind", changed],
+  ].filter(([, names]) => names.length);
+  return html`<p>
+      ${badge(verdict)} ${version.reference}
+      ${same ? html`is the very table of ${first.reference}.` : html`with ${counted(version.row_count, "row")}, against ${first.reference} with ${counted(first.row_count, "row")}.`}
+    </p>
+    ${parts.map(([word, names]) => html`<p><b>${word}:</b> ${names.slice(0, 20).join(", ")}${names.length > 20 && `, and ${names.length - 20} more`}</p>`)}
+    <data-table data-key="drift"></data-table>
+    <p class="quiet">
+      By their profiles: a column drifted where its population stability index exceeds what chance makes by 0.2, and the
+      change is significant among all columns. Bars are ${version.reference}, the line is ${first.reference}.
+    </p>`;
 }
 
-/** @param {string} kind @param {number} minimum @param {number} maximum @param {number} mean */
-function rangeText(kind, minimum, maximum, mean) {
-  if (kind === "datetime") return `${moment(minimum)} to ${moment(maximum)} UTC`;
-  return `${number(minimum)} to ${number(maximum)}${kind === "text" ? " characters" : ""}, mean ${number(mean)}`;
-}
-
-/** The density of a column's values: the edges are quantiles, so narrow bins are dense. @param {number[]} edges @param {number[]} counts */
-function histogram(edges, counts) {
-  const range = edges[edges.length - 1] - edges[0];
-  const density = counts.map((count, index) => count / Math.max(edges[index + 1] - edges[index], range / 1000));
-  const most = Math.max(...density, Number.MIN_VALUE);
-  return html`<svg class="histogram" viewBox="0 0 100 30" preserveAspectRatio="none" aria-hidden="true">
-    ${density.map((value, index) => {
-      const [start, end] = [edges[index], edges[index + 1]].map((edge) => (100 * (edge - edges[0])) / (range || 1));
-      const height = (30 * value) / most;
-      return html`<rect
-        x="${start.toFixed(2)}"
-        width="${Math.max(end - start, 0.5).toFixed(2)}"
-        y="${(30 - height).toFixed(2)}"
-        height="${height.toFixed(2)}"
-      ></rect>`;
-    })}
-  </svg>`;
-}
+/** @param {Map<string, any>} before @param {Map<string, any>} now */
+const driftColumns = (before, now) => [
+  { name: "Column", cell: ({ name }) => html`<b>${name}</b>` },
+  { name: "Verdict", cell: ({ verdict }) => badge(verdict) },
+  { name: "Values", cell: ({ name }) => changeView(before.get(name), now.get(name)) },
+  { name: "PSI", isNumber: true, cell: ({ psi }) => number(psi) },
+  { name: "By chance", isNumber: true, cell: (each) => number(each.psi_by_chance) },
+  { name: "p, adjusted", isNumber: true, cell: (each) => number(each.adjusted_p_value) },
+  {
+    name: "Missing",
+    isNumber: true,
+    cell: ({ missing_before: from, missing_now: to }) => (from === null ? "–" : `${percent(from)} → ${percent(to)}`),
+  },
+  {
+    name: "Note",
+    cell: ({ note, unseen }) =>
+      html`<span class="quiet">${note ?? (unseen > 0 && `${percent(unseen)} new values`)}</span>`,
+  },
+];

@@ -47,6 +47,7 @@ export default {
   actions: {
     upload(_, __, { params: { tenant }, say }) {
       let sent = 0;
+      let size = 0;
       openDialog({
         content: () => ({
           title: `Upload a dataset to ${tenant}`,
@@ -59,7 +60,7 @@ export default {
             <label class="field"
               ><span>CSV or Parquet file</span> <input name="file" type="file" required accept=".csv,.parquet"
             /></label>
-            ${sent > 0 && html`<p><progress max="1" value="${sent}" aria-label="Sent"></progress> ${percent(sent)} sent</p>`}`,
+            ${size > 0 && progressView(sent, size)}`,
         }),
         async submit(fields, redraw, closed) {
           const { name, file } = /** @type {{name: string, file: any}} */ (fields);
@@ -68,8 +69,10 @@ export default {
             sent = share;
             redraw();
           };
+          size = file.size;
+          show(0);
           const path = `${at("tenants", tenant, "datasets", name)}/versions`;
-          const made = await upload(path, file, type, show, closed);
+          const made = await upload(path, file, type, show, closed).finally(() => (size = 0));
           say(`${made.reference} has ${number(made.row_count)} rows.`);
           location.hash = link(["t", tenant, "datasets", name]);
         },
@@ -77,3 +80,10 @@ export default {
     },
   },
 };
+
+/** @param {number} sent The share that is sent. @param {number} size */
+const progressView = (sent, size) =>
+  html`<p>
+    <progress max="1" value="${sent}" aria-label="Sent"></progress>
+    ${sent < 1 ? `${bytes(sent * size)} of ${bytes(size)} sent, ${percent(sent)}` : "Sent. The platform reads it and makes its profile…"}
+  </p>`;

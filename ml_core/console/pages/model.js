@@ -3,14 +3,19 @@
 import { ApiError, ask, at, every } from "../core/api.js";
 import { counted, number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
-import { link } from "../core/router.js";
+import { filter, link } from "../core/router.js";
 import { comparison, comparisonView } from "../parts/comparison.js";
+import { showList } from "../parts/data_table.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
-import { gatesView, MOVES, openMove, servedBy, servedText, versionField } from "../parts/moves.js";
+import { metricDiff } from "../parts/metric_diff.js";
+import { gatesView, MOVES, openMove, servedBy, servedText } from "../parts/moves.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
+import { timeline } from "../parts/timeline.js";
+import { versionField } from "../parts/version_choice.js";
 
-const SHOWN_VERSIONS = 100;
 const SHOWN_MOVES = 50;
+const MOST_METRICS = 6;
+const SPLIT = "validation";
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -19,53 +24,77 @@ export default {
   async load({ params: { tenant, model }, query, signal }) {
     const [ofTenant, root] = [at("tenants", tenant), at("tenants", tenant, "models", model)];
     const list = (path, filters = {}) => ask("GET", path, { query: filters, signal });
-    const [versions, policies, pointers, gates] = await Promise.all([
-      list(`${root}/versions`, { limit: SHOWN_VERSIONS, include_archived: query.archived }),
+    const [newest, policies, pointers, gates, metrics] = await Promise.all([
+      list(`${root}/versions`, { limit: 2 }),
       list(`${ofTenant}/environments`),
       every(`${ofTenant}/pointers`, { query: { model }, signal }),
       list(`${root}/gates`),
+      list(`${ofTenant}/versions/metrics`),
     ]);
-    const environments = policies.map((policy) => ({
-      ...policy,
-      pointer: pointers.find((pointer) => pointer.environment === policy.environment) ?? null,
-      gates: gates.filter((gate) => gate.environment === policy.environment),
-    }));
+    const movesOf = (environment, cursor) =>
+      list(`${root}/environments/${at(environment)}/moves`, { limit: SHOWN_MOVES, cursor });
+    const environments = await Promise.all(
+      policies.map(async (policy) => {
+        const pointer = pointers.find((each) => each.environment === policy.environment) ?? null;
+        const moves = pointer ? await movesOf(policy.environment) : { items: [] };
+        return { ...policy, pointer, moves, gates: gates.filter((gate) => gate.environment === policy.environment) };
+      }),
+    );
     const open = environments.find((each) => each.environment === query.environment) ?? defaultOf(environments);
-    const [moves, replicas, compared] = await Promise.all([
-      open.pointer ? list(`${root}/environments/${at(open.environment)}/moves`, { limit: SHOWN_MOVES }) : { items: [] },
+    const against = query.against ?? open.pointer?.version;
+    const [moves, replicas, reference, compared] = await Promise.all([
+      query.moves && open.pointer ? movesOf(open.environment, query.moves) : open.moves,
       open.pointer?.version ? list(`${root}/environments/${at(open.environment)}/replicas`).catch(refusal) : [],
-      comparison(root, versions.items, open.pointer, query, signal),
+      against ? list(`${root}/versions/${at(against)}`).catch(refusal) : null,
+      comparison(root, newest.items.map(({ version }) => version), open.pointer, query, signal), // prettier-ignore
     ]);
-    return { versions, environments, open, moves, replicas, compared };
+    return { newest: newest.items, environments, open, moves, replicas, metrics, reference, compared };
   },
 
   view(data, context) {
-    const { model } = context.params;
-    const { versions, environments, open, compared } = data;
+    const { tenant, model } = context.params;
+    const { newest, environments, open, compared } = data;
     return html`<h1 tabindex="-1">${model}</h1>
       <p class="quiet">
-        ${versions.items[0]?.model_type} with
-        ${counted(versions.items.length, "version")}${versions.next_cursor && " and more"} ·
-        <a href="${link(["t", context.params.tenant, "models", model, "predictions"])}"
-          >Predictions, quality and drift</a
-        >
-        · <a href="${link(["t", context.params.tenant, "runs"], { model })}">Runs</a>
-        · <a href="${link(["t", context.params.tenant, "training"], { model })}">Train a version</a>
+        ${newest[0]?.model_type} ·
+        <a href="${link(["t", tenant, "models", model, "predictions"])}">Predictions, quality and drift</a> ·
+        <a href="${link(["t", tenant, "runs"], { model })}">Runs</a> ·
+        <a href="${link(["t", tenant, "training"], { model })}">Train a version</a>
       </p>
       <section>
         <h2>Environments</h2>
+        ${timeline(environments.map(({ environment, moves }) => ({ environment, moves: moves.items })))}
         <div class="tabs">${environments.map((each) => tab(each, each === open, context))}</div>
         ${environmentView(open, data, context)}
       </section>
       <section>
         <h2>Versions</h2>
-        ${versions.items.length ? versionTable(data, context) : empty("It has no version.")}
+        ${arrangement(data, context)}
+        <data-table data-key="versions"></data-table>
       </section>
-      ${compared && comparisonView(compared, data, context)}`;
+      ${compared && comparisonView(compared, context)}`;
+  },
+
+  connect(main, data, { params: { tenant, model }, query, signal }) {
+    const path = `${at("tenants", tenant, "models", model)}/versions`;
+    const sorting = { sort: query.sort, include_archived: query.archived && true };
+    const source = {
+      label: "Versions",
+      search: "Search versions",
+      text: query.q,
+      searched: (text) => filter({ q: text }),
+      key: (version) => version.version,
+      load: ({ text, ...of }) => ask("GET", path, { query: { ...of, ...sorting, name: text }, signal }),
+      none: html`There is no version to show. Train one:
+        <code>mlcore train FILE.csv --tenant ${tenant} --model ${model} --target COLUMN</code>`,
+      columns: (versions) =>
+        versionColumns(versions, data, (name) => link(["t", tenant, "models", model, "versions", name])),
+    };
+    showList(main, source, "data-table[data-key=versions]");
   },
 
   actions: {
-    async move(element, { open, versions }, { params: { tenant, model }, session, refresh, say }) {
+    async move(element, { open, newest }, { params: { tenant, model }, session, refresh, say }) {
       const name = element.dataset.move ?? "";
       openMove({
         name,
@@ -73,7 +102,7 @@ export default {
         model,
         environment: open.environment,
         pointer: open.pointer,
-        versions: promotable(versions.items).map((version) => version.version),
+        versions: newest.map(({ version }) => version),
         mayOverride: session.may("admin"),
         async done(pointer) {
           await refresh();
@@ -83,13 +112,12 @@ export default {
       });
     },
 
-    approve(_, { open, versions }, { params: { tenant, model }, refresh, say }) {
-      const names = promotable(versions.items).map((version) => version.version);
+    approve(_, { open, newest }, { params: { tenant, model }, refresh, say }) {
       openDialog({
         content: () => ({
           title: `Approve a version of ${model} for ${open.environment}`,
           submit: "Approve",
-          body: html`${versionField(names, names[0])}
+          body: html`${versionField(at("tenants", tenant, "models", model), newest[0]?.version)}
             <p class="quiet">An approval is never withdrawn. Yours does not count for a version that you registered.</p>
             ${reasonField({ label: "Reason (kept with the approval)" })}`,
         }),
@@ -102,34 +130,41 @@ export default {
       });
     },
 
-    compare(element, _, { params: { tenant, model }, query }) {
-      const fields = new FormData(/** @type {HTMLFormElement} */ (element));
-      const chosen = /** @type {Record<string, string>} */ (Object.fromEntries(fields));
-      location.hash = link(["t", tenant, "models", model], { ...query, ...chosen });
-    },
+    compare: (element, _, { refresh }) => arranged(element, refresh),
+    arrange: (element, _, { refresh }) => arranged(element, refresh),
+    older: (_, { moves }, { refresh }) => (filter({ moves: moves.next_cursor }), refresh()),
+    newest: (_, __, { refresh }) => (filter({ moves: undefined }), refresh()),
   },
 };
+
+/** Keep what a form says in the address, and show that. @param {HTMLElement} form @param {() => Promise<void>} refresh */
+function arranged(form, refresh) {
+  const fields = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (form)));
+  const unchecked = [...form.querySelectorAll("[type=checkbox]")].map((box) => [
+    /** @type {any} */ (box).name,
+    undefined,
+  ]);
+  filter({ ...Object.fromEntries(unchecked), .../** @type {Record<string, string>} */ (fields) });
+  return refresh();
+}
 
 /** The environment that is shown first: production, or else the last. @param {any[]} environments */
 const defaultOf = (environments) =>
   environments.find((each) => each.environment === "production") ?? environments.at(-1);
 
-/** @param {any[]} versions */
-const promotable = (versions) => versions.filter((version) => !version.archived_at);
-
 /** @param {any} each @param {boolean} isOpen @param {import("../main.js").Context} context */
 function tab({ environment, pointer, is_protected: isProtected }, isOpen, { params: { tenant, model }, query }) {
-  const address = link(["t", tenant, "models", model], { ...query, environment });
+  const address = link(["t", tenant, "models", model], { ...query, environment, moves: undefined });
   return html`<a class="tab" data-key="tab-${environment}" href="${address}" ${isOpen && html`aria-current="true"`}>
     <b>${environment}</b> ${isProtected && badge("protected")}<span>${servedText(servedBy(pointer))}</span></a
   >`;
 }
 
 /** @param {any} open @param {any} data @param {import("../main.js").Context} context */
-function environmentView(open, { moves, replicas, versions }, { session }) {
+function environmentView(open, { moves, replicas, newest }, { session, query }) {
   const { environment, pointer, gates } = open;
   const now = servedBy(pointer);
-  const refused = session.cannotMove(open) ?? (versions.items.length ? null : "The model has no version.");
+  const refused = session.cannotMove(open) ?? (newest.length ? null : "The model has no version.");
   const possible = Object.entries(MOVES).filter(([, move]) => move.isPossible(now));
   const offered = pointer ? possible : possible.filter(([name]) => name === "promote");
   return html`<div class="card" data-key="environment-${environment}">
@@ -147,7 +182,7 @@ function environmentView(open, { moves, replicas, versions }, { session }) {
           refused,
           style: move.isDestructive ? "danger" : "",
         }),
-      )}${button({ action: "approve", text: "Approve…", refused: session.lacks("approve") })}
+      )}${button({ action: "approve", text: "Approve…", refused: session.lacks("approve") ?? (newest.length ? null : "The model has no version.") })}
     </div>
     ${refused && html`<p class="quiet">${refused}</p>`}
     ${
@@ -161,8 +196,12 @@ function environmentView(open, { moves, replicas, versions }, { session }) {
     ${
       moves.items.length
         ? html`<ol class="timeline">
-            ${moves.items.map(moveView)}
-          </ol>`
+              ${moves.items.map(moveView)}
+            </ol>
+            <div class="pager">
+              ${query.moves && button({ action: "newest", text: "Newest moves" })}
+              ${moves.next_cursor && button({ action: "older", text: "Older moves" })}
+            </div>`
         : empty("Nothing was promoted to it yet.")
     }
   </div>`;
@@ -226,47 +265,64 @@ function moveView({
   </li>`;
 }
 
-/** @param {any} data @param {import("../main.js").Context} context */
-function versionTable({ versions }, { params: { tenant, model } }) {
-  const names = metricNames(versions.items);
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Versions">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Version</th>
-            <th scope="col">Used by</th>
-            <th scope="col">Algorithm</th>
-            ${names.map((name) => html`<th scope="col" class="number">${words(name)}</th>`)}
-            <th scope="col">Registered</th>
-            <th scope="col">By</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${versions.items.map(
-            (version) =>
-              html`<tr data-key="version-${version.version}">
-                <td>
-                  <a href="${link(["t", tenant, "models", model, "versions", version.version])}">${version.version}</a>
-                </td>
-                <td>
-                  ${version.uses.map((use) => html`${badge(use.role, `${use.environment}: ${use.role}`)} `)}${version.archived_at && badge("archived")}
-                </td>
-                <td>${words(version.algorithm ?? "–")}</td>
-                ${names.map((name) => html`<td class="number">${number(version.metrics.validation?.[name])}</td>`)}
-                <td><when-time datetime="${version.created_at}"></when-time></td>
-                <td class="quiet">${version.created_by}</td>
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
-    ${versions.next_cursor && html`<p class="quiet">The newest ${SHOWN_VERSIONS} are shown.</p>`}`;
+/** How the versions are sorted, and what their metrics are compared with. @param {any} data @param {import("../main.js").Context} context */
+function arrangement({ newest, reference }, { params: { tenant, model }, query }) {
+  const measured = newest.flatMap(({ metrics }) =>
+    Object.entries(metrics).flatMap(([split, of]) => Object.keys(of).map((name) => `${split}/${name}`)),
+  );
+  const names = new Set([...measured.sort().reverse(), ...(query.sort ? [query.sort] : [])]);
+  const option = (value, text) =>
+    html`<option value="${value}" ${value === (query.sort ?? "") && html`selected`}>${text}</option>`;
+  return html`<form class="line" data-action="arrange">
+      <div class="field">
+        <label for="sort">Sorted by</label>
+        <select id="sort" name="sort">
+          ${option("", "time, the newest first")}
+          ${[...names].map((name) => option(name, `${words(name)}, the best first`))}
+        </select>
+      </div>
+      ${reference && versionField(at("tenants", tenant, "models", model), query.against ?? reference.version, { name: "against", label: "Differences to", withArchived: true })}
+      <label class="choice"
+        ><input type="checkbox" name="archived" value="1" ${query.archived && html`checked`} /> archived ones,
+        too</label
+      >
+      <button type="submit">Show</button>
+    </form>
+    ${reference instanceof ApiError && problem(reference)}`;
+}
+
+/** @param {any[]} versions @param {any} data @param {(version: string) => string} address @returns {import("../parts/data_table.js").Column[]} */
+function versionColumns(versions, { metrics, reference }, address) {
+  return [
+    { name: "Version", cell: ({ version }) => html`<a href="${address(version)}">${version}</a>` },
+    {
+      name: "Used by",
+      cell: ({ uses, archived_at: archivedAt }) =>
+        html`${uses.map((use) => html`${badge(use.role, `${use.environment}: ${use.role}`)} `)}${archivedAt && badge("archived")}`,
+    },
+    { name: "Algorithm", cell: ({ algorithm }) => words(algorithm ?? "–") },
+    ...metricNames(versions).map((name) => {
+      const higher = metrics.find((each) => each.split === SPLIT && each.metric === name)?.higher_is_better ?? null;
+      return { name: words(name), isNumber: true, cell: (version) => metricCell(name, version, reference, higher) };
+    }),
+    { name: "Registered", cell: (version) => html`<when-time datetime="${version.created_at}"></when-time>` },
+    { name: "By", cell: (version) => html`<span class="quiet">${version.created_by}</span>` },
+  ];
+}
+
+/** A metric, and its difference to that of the reference. @param {string} name @param {any} version @param {any} reference @param {boolean | null} higher */
+function metricCell(name, version, reference, higher) {
+  const [version1, version2] = [reference, version].map((each) => each?.metrics?.[SPLIT]?.[name] ?? null);
+  if (version1 === null || version2 === null || version.version === reference.version) return html`${number(version2)}`;
+  const difference = version2 - version1;
+  const better = higher === null ? null : difference > 0 === higher ? version.version : reference.version;
+  return html`<span class="stacked">${metricDiff({ version2, difference, better }, version.version)}</span>`;
 }
 
 /** The held-out metrics of some versions, those that most have first. @param {any[]} versions */
 function metricNames(versions) {
   const counts = new Map();
   for (const { metrics } of versions)
-    for (const name of Object.keys(metrics.validation ?? {})) counts.set(name, (counts.get(name) ?? 0) + 1);
-  return [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a)).slice(0, 6);
+    for (const name of Object.keys(metrics[SPLIT] ?? {})) counts.set(name, (counts.get(name) ?? 0) + 1);
+  return [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a)).slice(0, MOST_METRICS);
 }

@@ -1,14 +1,13 @@
-// A version: try it, how good it is, what it looks at, how it was made, where it came from.
+// A version: try it, how good it is, what it looks at, where it is served and in which form, where it came from.
 
 import { ApiError, ask, at, controlUrl } from "../core/api.js";
 import { bytes, counted, number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
-import { bars } from "../parts/bars.js";
-import { badge, empty } from "../parts/states.js";
+import { diagnosticsOf, heldOutView, importancesView } from "../parts/held_out.js";
+import { lineageGraph } from "../parts/lineage.js";
+import { badge, empty, problem, refusal } from "../parts/states.js";
 import "../parts/try_it.js";
-
-const MOST_IMPORTANCES = 15;
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -19,10 +18,18 @@ export default {
     const [found, lineage, training] = await Promise.all(
       [root, `${root}/lineage`, `${root}/training`].map((path) => ask("GET", path, { signal })),
     );
-    return { version: found, lineage, training, diagnostics: await diagnosticsOf(tenant, found, signal) };
+    const environments = [...new Set(found.uses.map((use) => use.environment))];
+    const replicasOf = (environment) =>
+      ask("GET", `${at("tenants", tenant, "models", model, "environments", environment)}/replicas`, { signal });
+    const [diagnostics, ...replicas] = await Promise.all([
+      diagnosticsOf(tenant, found, signal),
+      ...environments.map((environment) => replicasOf(environment).catch(refusal)),
+    ]);
+    const served = environments.map((environment, index) => ({ environment, replicas: replicas[index] }));
+    return { version: found, lineage, training, diagnostics, served };
   },
 
-  view({ version, lineage, training, diagnostics }, { params: { tenant, model } }) {
+  view({ version, lineage, training, diagnostics, served }, { params: { tenant, model } }) {
     return html`<p class="quiet"><a href="${link(["t", tenant, "models", model])}">${model}</a></p>
       <h1 tabindex="-1">${model} ${version.version}</h1>
       <p>
@@ -36,6 +43,7 @@ export default {
           ${training.notes.map((note) => html`<li>${note}</li>`)}
         </ul>`
       }
+      ${cardView(version.metadata.card)}
       <section>
         <h2>Try it</h2>
         <try-it></try-it>
@@ -43,9 +51,17 @@ export default {
       <section>
         <h2>Quality</h2>
         ${metricsView(version.metrics, training.baseline)}
-        ${diagnostics?.confusion && confusionView(diagnostics.confusion)}
+        ${diagnostics ? readable(() => heldOutView(diagnostics)) : html`<p class="quiet">Nothing else is recorded of its held-out rows: no training of the platform made it, or its run was deleted.</p>`}
       </section>
-      ${diagnostics?.importances?.length > 0 && importancesView(diagnostics)}
+      ${diagnostics?.importances?.length > 0 && readable(() => importancesView(diagnostics))}
+      <section>
+        <h2>Where it is served</h2>
+        ${servedView(served, version, link(["t", tenant, "models", model]))}
+      </section>
+      <section>
+        <h2>Form that answers</h2>
+        ${compilationView(version.compilation)}
+      </section>
       <section>
         <h2>Signature</h2>
         ${signatureView(version.signature)}
@@ -56,7 +72,7 @@ export default {
       </section>
       <section>
         <h2>Lineage</h2>
-        ${lineageView(lineage, tenant, model)}
+        ${lineageGraph(lineage, version.uses, tenant, model)} ${provenanceView(lineage)}
       </section>
       <section>
         <h2>Artifact</h2>
@@ -84,17 +100,110 @@ export default {
   },
 };
 
-/** What training measured on the held-out rows, which its run has; null if there is no run. @param {string} tenant @param {any} version @param {AbortSignal} signal */
-async function diagnosticsOf(tenant, version, signal) {
-  if (!version.lineage.run_id) return null;
+/** What is made of a file that a program may have written otherwise. @param {() => ReturnType<typeof html>} view */
+function readable(view) {
   try {
-    return await ask("GET", `${at("tenants", tenant, "runs", version.lineage.run_id, "files")}/diagnostics.json`, {
-      signal,
-    });
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return null; // the run, or the file, was deleted
-    throw error;
+    return view();
+  } catch {
+    return html`<p class="quiet">The file diagnostics.json of its run is not one of a training of the platform.</p>`;
   }
+}
+
+/** What its user wrote of the model: a text, or texts by heading. @param {unknown} card */
+function cardView(card) {
+  if (!card) return html``;
+  const texts = typeof card === "object" && !Array.isArray(card) ? card : { about: card };
+  // The registry keeps no order of keys.
+  const names = Object.keys(texts).sort((a, b) => Number(b === "intended_use") - Number(a === "intended_use"));
+  return html`<section>
+    <h2>Model card</h2>
+    ${names.map(
+      (name) =>
+        html`<h3>${words(name)}</h3>
+          ${[texts[name]].flat().map((text) => html`<p class="prose">${shown(text)}</p>`)}`,
+    )}
+  </section>`;
+}
+
+/** @param {{environment: string, replicas: any}[]} served @param {any} version @param {string} model */
+function servedView(served, { version, uses }, model) {
+  if (!served.length) return empty(html`No environment serves it. <a href="${model}">Promote it</a> to one.`);
+  return html`<ul class="rows">
+    ${served.map(({ environment, replicas }) => {
+      const roles = uses.filter((use) => use.environment === environment).map(({ role }) => role);
+      return html`<li data-key="served-${environment}">
+        <b>${environment}</b> ${roles.map((role) => html`${badge(role)} `)}
+        ${replicas instanceof ApiError ? problem(replicas) : replicasView(replicas, version)}
+      </li>`;
+    })}
+  </ul>`;
+}
+
+/** @param {any[]} replicas @param {string} version */
+function replicasView(replicas, version) {
+  const failed = replicas.filter((each) => each.state === "failed" && each.version === version);
+  const loaded = replicas.filter((each) => each.state === "loaded").length;
+  return html`<span class="quiet"
+      >${replicas.length ? `${loaded} of ${counted(replicas.length, "live replica")} ${loaded === 1 ? "has" : "have"} loaded it.` : "No replica is live."}</span
+    >
+    ${failed.map(
+      ({ replica_id: id, reason, serves }) =>
+        html`<p class="problem">
+          Replica ${id} could not load it: ${reason}
+          ${serves ? `Version ${serves} answers meanwhile.` : "Requests are refused meanwhile."}
+        </p>`,
+    )}`;
+}
+
+/** Which form of the estimator answers, and why. @param {any} compilation */
+function compilationView({ answers, reason, form, proof, original_cost: original, compiled_cost: compiled }) {
+  const costs = [
+    ["original", original],
+    ["compiled", compiled],
+  ].filter(([, cost]) => cost);
+  return html`<p>The <b>${answers}</b> form answers. ${reason}</p>
+    ${
+      costs.length > 0 &&
+      html`<div class="scroll" role="region" tabindex="0" aria-label="Cost of each form">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Form</th>
+              <th scope="col" class="number">1 row</th>
+              <th scope="col" class="number">64 rows</th>
+              <th scope="col" class="number">Memory</th>
+            </tr>
+          </thead>
+          <tbody>
+            ${costs.map(
+              ([name, cost]) =>
+                html`<tr data-key="cost-${name}">
+                  <th scope="row">${name}</th>
+                  <td class="number">${number(cost.row_us)} µs</td>
+                  <td class="number">${number(cost.rows_64_us)} µs</td>
+                  <td class="number">${bytes(cost.memory_bytes)}</td>
+                </tr>`,
+            )}
+          </tbody>
+        </table>
+      </div>`
+    }
+    ${
+      proof &&
+      html`<p class="quiet">
+        Proof of parity: ${counted(proof.flips, "flip")} and a largest difference of ${number(proof.max_difference)} in
+        ${counted(proof.rows, "row")}, and at ${counted(proof.thresholds, "threshold")}, with onnxruntime
+        ${proof.runtime}.
+      </p>`
+    }
+    ${
+      form &&
+      html`<p class="quiet">
+        The compiled form has ${bytes(form.size_bytes)} and answers with onnxruntime
+        ${form.runtime}${form.max_rows !== null && html`, up to ${counted(form.max_rows, "row")} at once`}. sha256
+        <code>${form.digest}</code>
+      </p>`
+    }`;
 }
 
 /** @param {Record<string, Record<string, number | null>>} metrics @param {Record<string, number | null>} baseline */
@@ -124,57 +233,6 @@ function metricsView(metrics, baseline) {
       </table>
     </div>
     <p class="quiet">The baseline is an answer that ignores all columns.</p>`;
-}
-
-/** @param {{classes: string[], has_others: boolean, counts: number[][]}} confusion */
-function confusionView({ classes, has_others: hasOthers, counts }) {
-  const names = hasOthers ? [...classes, "others"] : classes;
-  const most = counts.map((row) =>
-    Math.max(
-      1,
-      row.reduce((sum, count) => sum + count, 0),
-    ),
-  );
-  return html`<h3>Confusion</h3>
-    <div class="scroll" role="region" tabindex="0" aria-label="Confusion matrix">
-      <table class="confusion">
-        <thead>
-          <tr>
-            <th scope="col">true / predicted</th>
-            ${names.map((name) => html`<th scope="col" class="number">${name}</th>`)}
-          </tr>
-        </thead>
-        <tbody>
-          ${counts.map(
-            (row, truth) =>
-              html`<tr data-key="true-${truth}">
-                <th scope="row">${names[truth]}</th>
-                ${row.map(
-                  (count, predicted) =>
-                    html`<td
-                      class="number heat${Math.round((5 * count) / most[truth])} ${truth === predicted && "right"}"
-                    >
-                      ${number(count)}
-                    </td>`,
-                )}
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
-    <p class="quiet">
-      Held-out rows by their true class and by the predicted one; the shade is the share of the row.
-    </p>`;
-}
-
-/** @param {any} diagnostics */
-function importancesView({ importances, importance_metric: metric }) {
-  const values = importances.slice(0, MOST_IMPORTANCES).map((each) => [each.column, each.worse_by]);
-  return html`<section>
-    <h2>Importances</h2>
-    <p class="quiet">How much worse ${words(metric)} becomes when a column's values are permuted among the rows.</p>
-    ${bars(values, { label: "Importances", isSigned: values.some(([, value]) => value < 0) })}
-  </section>`;
 }
 
 /** @param {any} signature */
@@ -243,17 +301,14 @@ function hyperparametersView({ hyperparameters: given, effective_hyperparameters
   </details>`;
 }
 
-/** @param {any} lineage @param {string} tenant @param {string} model */
-function lineageView(lineage, tenant, model) {
-  const versions = (names) =>
-    names.map((name) => html`<a href="${link(["t", tenant, "models", model, "versions", name])}">${name}</a> `);
+/** @param {any} lineage */
+function provenanceView(lineage) {
   const facts = [
-    ["Run", lineage.run_id && html`<a href="${link(["t", tenant, "runs", lineage.run_id])}">${lineage.run_id}</a>`],
-    ["Datasets", lineage.datasets.length ? lineage.datasets.join(", ") : lineage.dataset_digest],
-    ["Data", lineage.data_digest && html`<code>${lineage.data_digest.slice(0, 16)}…</code>`],
-    ["Ancestors", lineage.ancestors.length > 0 && versions(lineage.ancestors)],
-    ["Children", lineage.children.length > 0 && versions(lineage.children)],
-    ["Code", lineage.code_commit && html`<code>${lineage.code_commit}</code>`],
+    ["Data as the model saw it", lineage.data_digest],
+    ["Code", lineage.code_commit],
+    ["Ancestors", lineage.ancestors.length > 1 && counted(lineage.ancestors.length, "version")],
+    ["Descendants", lineage.descendants.length > 0 && counted(lineage.descendants.length, "version")],
+    ["Modules", lineage.modules.map((each) => `${each.module} ${each.version ?? ""}`).join(", ")],
   ].filter(([, value]) => value);
   const libraries = Object.entries(lineage.libraries);
   return html`<dl class="facts">
@@ -261,7 +316,7 @@ function lineageView(lineage, tenant, model) {
         ([term, value]) =>
           html`<div>
             <dt>${term}</dt>
-            <dd>${value}</dd>
+            <dd><code>${value}</code></dd>
           </div>`,
       )}
     </dl>
@@ -277,7 +332,8 @@ function lineageView(lineage, tenant, model) {
 }
 
 /** @param {any} version @param {string} tenant */
-function artifactView({ model_id: model, version, format, size_bytes: size, digest }, tenant) {
+function artifactView({ model_id: model, version, format, size_bytes: size, digest, tags, metadata }, tenant) {
+  const notes = Object.entries(metadata).filter(([name]) => name !== "card" && name !== "training");
   const address = controlUrl(`${at("tenants", tenant, "models", model, "versions", version)}/artifact`);
   return html`<dl class="facts">
       <div>
@@ -292,6 +348,13 @@ function artifactView({ model_id: model, version, format, size_bytes: size, dige
         <dt>sha256</dt>
         <dd><code>${digest}</code></dd>
       </div>
+      ${[...Object.entries(tags), ...notes].map(
+        ([name, value]) =>
+          html`<div data-key="note-${name}">
+            <dt>${name}</dt>
+            <dd>${shown(value)}</dd>
+          </div>`,
+      )}
     </dl>
     <p><a href="${address}" download>Download the artifact</a></p>`;
 }

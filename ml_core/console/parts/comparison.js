@@ -5,42 +5,42 @@ import { number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { metricDiff } from "./metric_diff.js";
-import { versionField } from "./moves.js";
 import { problem, refusal } from "./states.js";
+import { versionField } from "./version_choice.js";
 
 /**
  * Two versions side by side: those of the address; else the newest beside what is served.
  *
- * @param {string} root @param {any[]} versions @param {any} pointer @param {Record<string, string>} query
- * @param {AbortSignal} signal
+ * @param {string} root The path of the model. @param {string[]} newest Names of its newest versions. @param {any} pointer
+ * @param {Record<string, string>} query @param {AbortSignal} signal
  */
-export async function comparison(root, versions, pointer, query, signal) {
-  const second = query.with ?? versions[0]?.version;
+export async function comparison(root, newest, pointer, query, signal) {
+  const second = query.with ?? newest[0];
   const served = pointer?.version !== second ? pointer?.version : null;
-  const first = query.compare ?? served ?? versions.find((each) => each.version !== second)?.version;
+  const first = query.compare ?? served ?? newest.find((each) => each !== second);
   if (!first || !second) return null;
-  return ask("GET", `${root}/versions/${at(first)}/compare/${at(second)}`, { signal }).catch(refusal);
+  const path = `${root}/versions/${at(first)}/compare/${at(second)}`;
+  const found = await ask("GET", path, { signal }).catch(refusal);
+  return { first, second, found };
 }
 
-/** @param {any} compared @param {any} data @param {import("../main.js").Context} context */
-export function comparisonView(compared, { versions }, { params: { tenant, model } }) {
-  if (compared instanceof ApiError)
-    return html`<section>
-      <h2>Side by side</h2>
-      ${problem(compared)}
-    </section>`;
-  const { version1: first, version2: second } = compared;
-  const address = (name) => link(["t", tenant, "models", model, "versions", name]);
-  const names = versions.items.map(({ version }) => version);
-  // One that is older than those that are listed may be in the address.
-  const choice = (name, label, chosen) =>
-    versionField(names.includes(chosen) ? names : [chosen, ...names], chosen, { name, label });
+/** @param {{first: string, second: string, found: any}} compared @param {import("../main.js").Context} context */
+export function comparisonView({ first, second, found }, { params: { tenant, model } }) {
+  const root = at("tenants", tenant, "models", model);
+  const choice = (name, label, chosen) => versionField(root, chosen, { name, label, withArchived: true });
   return html`<section id="comparison">
     <h2>Side by side</h2>
     <form class="line" data-action="compare">
       ${choice("compare", "Version", first)}${choice("with", "with", second)}<button type="submit">Compare</button>
     </form>
-    <div class="scroll" role="region" tabindex="0" aria-label="Versions side by side">
+    ${found instanceof ApiError ? problem(found) : foundView(found, (name) => link(["t", tenant, "models", model, "versions", name]))}
+  </section>`;
+}
+
+/** @param {any} compared @param {(version: string) => string} address */
+function foundView(compared, address) {
+  const { version1: first, version2: second } = compared;
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Versions side by side">
       <table>
         <thead>
           <tr>
@@ -73,8 +73,7 @@ export function comparisonView(compared, { versions }, { params: { tenant, model
         </tbody>
       </table>
     </div>
-    <p class="quiet">${dataText(compared.data)} ${signatureText(compared.signature)}</p>
-  </section>`;
+    <p class="quiet">${dataText(compared.data)} ${signatureText(compared.signature)}</p>`;
 }
 
 /** @param {{same: boolean | null}} data */

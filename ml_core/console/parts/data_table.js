@@ -8,10 +8,11 @@ const MOST = 1000; // that the API answers at once
 const TYPED_S = 0.2;
 
 /** @typedef {ReturnType<typeof html>} Html */
+/** @typedef {{name: string, isNumber?: boolean, cell: (item: any) => Html | string | number}} Column */
 /**
  * @typedef {object} Source
  * @property {string} label What is listed, for screen readers.
- * @property {{name: string, isNumber?: boolean, cell: (item: any) => Html | string | number}[]} columns
+ * @property {Column[] | ((items: any[]) => Column[])} columns Those of any list, or of these items.
  * @property {(item: any) => string} key
  * @property {(query: {limit: number, cursor?: string, text: string}) => Promise<{items: any[], next_cursor: string | null}>} load
  * @property {Html | string} none What to do where there is nothing.
@@ -110,7 +111,8 @@ class DataTable extends HTMLElement {
   }
 
   /** @param {Source} source */
-  #table({ label, columns, key }) {
+  #table({ label, columns: given, key }) {
+    const columns = typeof given === "function" ? given(this.#items) : given;
     const style = (column) => (column.isNumber ? "number" : "");
     return html`<div class="scroll" role="region" tabindex="0" aria-label="${label}">
         <table>
@@ -141,11 +143,26 @@ class DataTable extends HTMLElement {
 customElements.define("data-table", DataTable);
 
 /**
- * Show a list in a page's `<data-table>`.
+ * Show a list in a page's `<data-table>`; of several, in that of this selector.
  *
  * @param {HTMLElement} main
  * @param {Source} source
+ * @param {string} [selector]
  */
-export function showList(main, source) {
-  Object.assign(main.querySelector("data-table") ?? {}, { source });
+export function showList(main, source, selector = "data-table") {
+  Object.assign(main.querySelector(selector) ?? {}, { source });
+}
+
+/**
+ * A list that a page has already, as a table reads it: a page at a time, those with a text in their name.
+ *
+ * @template T
+ * @param {T[]} items @param {(item: T) => string} name
+ */
+export function listed(items, name) {
+  return async ({ limit, cursor = "0", text }) => {
+    const wanted = items.filter((item) => name(item).toLowerCase().includes(text.toLowerCase()));
+    const end = Number(cursor) + limit;
+    return { items: wanted.slice(Number(cursor), end), next_cursor: end < wanted.length ? String(end) : null };
+  };
 }

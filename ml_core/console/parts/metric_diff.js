@@ -4,7 +4,7 @@ import { number } from "../core/format.js";
 import { html } from "../core/html.js";
 
 /**
- * @param {{version1: number | null, version2: number | null, difference: number | null, better: string | null}} metric
+ * @param {{version2: number | null, difference: number | null, better: string | null}} metric
  *   As the API compares them: which is better is its knowledge.
  * @param {string} second The name of the second version.
  */

@@ -6,6 +6,7 @@ import { words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { openDialog, reasonField } from "./dialog.js";
 import { badge, problem } from "./states.js";
+import { versionField } from "./version_choice.js";
 
 /** @typedef {{environment: string, is_protected: boolean}} Policy */
 /** @typedef {{model_id: string, environment: string, version: string | null, generation: number,
@@ -161,7 +162,7 @@ export const servedText = ({ stable, canary, shadow }) =>
  * @param {string} options.model
  * @param {string} options.environment
  * @param {Pointer | null} options.pointer What was seen; null: nothing was ever promoted.
- * @param {string[]} options.versions Those that can be chosen, newest first.
+ * @param {string[]} options.versions The newest ones; any can be chosen.
  * @param {boolean} options.mayOverride
  * @param {(pointer: Pointer) => Promise<void>} options.done
  */
@@ -218,7 +219,7 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
       isDestructive: move.isDestructive || fails(),
       refused,
       body: html` ${movedMeanwhile && conflictView(movedMeanwhile)}
-        ${move.choosesVersion && versionField(versions, choice.version)}
+        ${move.choosesVersion && versionField(at("tenants", tenant, "models", model), choice.version)}
         ${move.choosesPercent && percentField(choice.percent)}
         <dl class="plan">
           <div>
@@ -276,22 +277,6 @@ function conflictView({ updated_by: by, updated_at: moment, generation, environm
       ${servedText(served)} now (generation ${generation}). You changed nothing. Check what will happen, and do it again
       or cancel.
     </p>
-  </div>`;
-}
-
-/**
- * A choice of versions.
- *
- * @param {string[]} versions @param {string} chosen @param {{name?: string, label?: string}} [options]
- */
-export function versionField(versions, chosen, { name = "version", label = "Version" } = {}) {
-  return html`<div class="field">
-    <label for="choose-${name}">${label}</label>
-    <select id="choose-${name}" name="${name}">
-      ${versions.map(
-        (version) => html`<option value="${version}" ${version === chosen && html`selected`}>${version}</option>`,
-      )}
-    </select>
   </div>`;
 }
 

@@ -22,7 +22,9 @@ from ml_core.data.sources import gathered
 from ml_core.data.table_file import read_typed, write_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
-from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
+from ml_core.domain.dataset import ColumnProfile, DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
+from ml_core.domain.quality import DatasetComparison, Verdict, drifted_first
+from ml_core.evaluation.drift import drift_between
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, StorageFullError
 from ml_core.ids import DatasetId, Digest
 from ml_core.models.store import ArtifactStore, platform_store
@@ -262,6 +264,35 @@ class DatasetRepository(OfTenant):
         with self._db.tenant(self._tenant_id) as connection:
             return [value_of(DatasetEntry, row) for row in connection.execute(statement)]
 
+    def compare(self, dataset_id: str, number: int | None, other: int | None) -> DatasetComparison:
+        """What differs between a version and another: columns, types, and which columns drifted.
+
+        Only the profiles are read, so the size of the tables does not matter.
+
+        Args:
+            dataset_id: The dataset.
+            number: The first version; None: the newest that is not archived.
+            other: The version that is compared with it; None: the newest.
+
+        Raises:
+            DatasetNotFoundError: There is no such version.
+        """
+        first, second = self.get(dataset_id, number), self.get(dataset_id, other)
+        old, new = ({each.name: each for each in of.profile.columns} for of in (first, second))
+        changed = [name for name in new if name in old and _is_another(old[name], new[name])]
+        found = drifted_first(drift_between(first.profile, second.profile))
+        return DatasetComparison(
+            first.dataset_id,
+            first.number,
+            second.number,
+            same=first.digest == second.digest,
+            added=[name for name in new if name not in old],
+            removed=[name for name in old if name not in new],
+            changed=changed,
+            columns=found,
+            verdict=Verdict.of_all({each.verdict for each in found}),
+        )
+
     def archive(self, dataset_id: str, number: int) -> None:
         """Hide a version; archiving it again changes nothing.
 
@@ -373,6 +404,11 @@ class DatasetRepository(OfTenant):
                 remedy="Free disk space there, or set TMPDIR to a folder that has some.",
                 tenant_id=self._tenant_id,
             ) from error
+
+
+def _is_another(before: ColumnProfile, now: ColumnProfile) -> bool:
+    """Whether a column has another Arrow type, or values of another kind."""
+    return before.type != now.type or (None not in (before.kind, now.kind) and before.kind is not now.kind)
 
 
 def _which(dataset_id: str, number: int | None) -> tuple[DatasetId, int | None]:

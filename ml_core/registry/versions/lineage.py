@@ -16,6 +16,8 @@ from ml_core.domain.signature import InputColumn, Signature
 from ml_core.domain.version import Lineage, ModelVersion
 from ml_core.registry.references import SERVED, references
 
+_MOST = 1_000  # versions in each direction: each retraining may continue the version before it
+
 
 def lineage_of(connection: Connection, found: ModelVersion) -> dict[str, Any]:
     """The lineage of a version in both directions, see ``ModelRegistry.get_lineage``."""
@@ -54,7 +56,7 @@ def _datasets(connection: Connection, found: ModelVersion) -> list[str]:
 
 
 def _ancestors(connection: Connection, found: ModelVersion) -> list[str]:
-    """The parent, its parent and so on. A deleted parent ends the chain: its own parent is unknown."""
+    """The parent, its parent and so on, ``_MOST`` at most. A deleted one ends the chain: its own parent is unknown."""
     of = versions.c
     mine = sa.and_(of.tenant_id == found.tenant_id, of.model_id == found.model_id)
     chain = sa.select(of.version, of.parent_version, sa.literal(0).label("depth")).where(
@@ -62,13 +64,15 @@ def _ancestors(connection: Connection, found: ModelVersion) -> list[str]:
     )
     above = chain.cte("above", recursive=True)
     above = above.union_all(
-        sa.select(of.version, of.parent_version, above.c.depth + 1).where(mine, of.version == above.c.parent_version)
+        sa.select(of.version, of.parent_version, above.c.depth + 1).where(
+            mine, of.version == above.c.parent_version, above.c.depth < _MOST
+        )
     )
     return list(connection.scalars(sa.select(above.c.version).where(above.c.depth > 0).order_by(above.c.depth)))
 
 
 def _descendants(connection: Connection, found: ModelVersion) -> list[tuple[str, str]]:
-    """Each version made from this one, directly or not, with its parent, oldest first."""
+    """The versions made from this one, directly or not, with their parents, oldest first; the nearest ``_MOST``."""
     of = versions.c
     mine = sa.and_(of.tenant_id == found.tenant_id, of.model_id == found.model_id)
     first = sa.select(of.version, of.parent_version, of.number).where(mine, of.parent_version == found.version)
@@ -76,7 +80,8 @@ def _descendants(connection: Connection, found: ModelVersion) -> list[tuple[str,
     below = below.union_all(
         sa.select(of.version, of.parent_version, of.number).where(mine, of.parent_version == below.c.version)
     )
-    statement = sa.select(below.c.version, below.c.parent_version).order_by(below.c.number)
+    nearest = sa.select(below).limit(_MOST).subquery()  # a generation at a time, and none beyond the limit
+    statement = sa.select(nearest.c.version, nearest.c.parent_version).order_by(nearest.c.number)
     return [(row.version, row.parent_version) for row in connection.execute(statement)]
 
 

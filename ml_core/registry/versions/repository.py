@@ -16,7 +16,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
-from ml_core.domain.metric import parse_bound
+from ml_core.domain.metric import Metric, parse_bound
 from ml_core.domain.version import (
     Compilation,
     ModelVersion,
@@ -51,7 +51,7 @@ from ml_core.registry.versions.rows import (
     servable_from,
     version_from,
 )
-from ml_core.registry.versions.search import VersionQuery, search
+from ml_core.registry.versions.search import VersionQuery, metrics_of, search
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -238,6 +238,7 @@ class VersionRepository(OfTenant):
         tags: Mapping[str, str] | None = None,
         metrics: Iterable[str] | str = (),
         text: str | None = None,
+        name: str | None = None,
         include_archived: bool = False,
         sort: str = "created",
         descending: bool | None = None,
@@ -257,6 +258,7 @@ class VersionRepository(OfTenant):
             metrics: With each of these bounds, such as ``"accuracy>=0.8"`` (of the validation rows) or
                 ``"train/mae<=3"``.
             text: With this text in the model's or the version's name, a note or a tag; case does not matter.
+            name: With this text in the version's name; case does not matter.
             include_archived: Archived ones too.
             sort: ``created``, or a metric such as ``validation/accuracy``: then only versions that have it.
             descending: True for the newest or highest first, False for the oldest or lowest; None: the newest first, or
@@ -276,12 +278,18 @@ class VersionRepository(OfTenant):
             tags=tags or {},
             metrics=[parse_bound(each) for each in ([metrics] if isinstance(metrics, str) else metrics)],
             text=text,
+            name=name,
             include_archived=include_archived,
             sort=sort,
             descending=descending,
         )
         with self._db.tenant(self._tenant_id) as connection:
             return search(connection, self._tenant_id, query, limit, cursor)
+
+    def metrics(self) -> Sequence[Metric]:
+        """The metrics that versions have, by split and name, with the direction of each; at most 1,000."""
+        with self._db.tenant(self._tenant_id) as connection:
+            return metrics_of(connection, self._tenant_id)
 
     def find_by_digest(self, digest: str, model_id: str | None = None) -> ModelVersion | None:
         """The newest version with these bytes, of one model or of any of the tenant's."""

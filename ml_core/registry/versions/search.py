@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models, version_metrics, version_tags, versions
-from ml_core.domain.metric import HIGHER_IS_BETTER, MetricBound
+from ml_core.domain.metric import HIGHER_IS_BETTER, Metric, MetricBound
 from ml_core.domain.version import VersionSummary
 from ml_core.exceptions import InvalidRequestError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId
@@ -35,6 +35,7 @@ class VersionQuery:
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Sequence[MetricBound] = ()
     text: str | None = None
+    name: str | None = None
     include_archived: bool = False
     sort: str = "created"
     descending: bool | None = None
@@ -112,6 +113,8 @@ def _conditions(tenant_id: TenantId, query: VersionQuery) -> Sequence[sa.ColumnE
         conditions.append(sa.not_(IS_ARCHIVED))
     conditions += tagged(version_tags, versions, _KEY, tenant_id, query.tags)
     conditions += [_has_metric(tenant_id, wanted) for wanted in query.metrics]
+    if query.name:
+        conditions.append(versions.c.version.icontains(query.name, autoescape=True))
     if query.text:
         conditions.append(_mentions(tenant_id, query.text))
     return check_filters(conditions)
@@ -185,6 +188,12 @@ def _refuse_unknown_metrics(connection: Connection, tenant_id: TenantId, asked: 
         if metric not in metrics and metric not in HIGHER_IS_BETTER:
             near = metrics if difflib.get_close_matches(metric, metrics, n=1) else {*metrics, *HIGHER_IS_BETTER}
             raise _unknown(f"No version has the metric {metric!r}.", metric, near, argument)
+
+
+def metrics_of(connection: Connection, tenant_id: TenantId) -> list[Metric]:
+    """The metrics that versions of a tenant have, by split and name; at most 1,000."""
+    found = connection.execute(_METRICS, {"tenant": tenant_id})
+    return [Metric(row.split, row.metric, HIGHER_IS_BETTER.get(row.metric)) for row in found]
 
 
 def _unknown(message: str, wanted: str, known: Collection[str], field: str) -> InvalidRequestError:

@@ -48,6 +48,26 @@ def test_parquet_and_queries_become_datasets_too(mlcore, tenant, tmp_path, monke
     assert (refused.code, "The table has 2 rows; at most 1 are accepted" in refused.err) == (1, True)
 
 
+def test_two_versions_are_compared(mlcore, tenant, tmp_path):
+    """Which columns came, went and drifted; a table drifted from itself in nothing."""
+    now = tickets(300, seed=1).assign(extra=1, priority=range(300)).drop(columns="is_paying")
+    now["minutes_open"] += 3_000
+    for frame in (tickets(), now):
+        frame.to_csv(tmp_path / "t.csv", index=False)
+        assert mlcore("datasets", "create", "t", "-t", tenant, "--from", tmp_path / "t.csv").code == 0
+    shown = mlcore("datasets", "compare", "t@1", "-t", tenant).out
+    assert "t@2 against t@1: alert." in shown
+    assert "columns added: extra" in shown
+    assert "columns removed: is_paying" in shown
+    assert "columns changed: priority" in shown
+    found = mlcore("datasets", "compare", "t@1", "2", "-t", tenant, "--json").json
+    assert (found["columns"][0]["name"], found["columns"][0]["verdict"]) == ("minutes_open", "alert")
+    assert "t@2 against t@2: ok." in mlcore("datasets", "compare", "t@2", "2", "-t", tenant).out
+    missing = mlcore("datasets", "compare", "t@1", "7", "-t", tenant)
+    assert (missing.code, "7" in missing.err) == (1, True)
+    assert "names a dataset, not one of its versions" in mlcore("datasets", "compare", "t", "-t", tenant).err
+
+
 @pytest.mark.parametrize(
     ("given", "words"), [("NOT_SET", "NOT_SET is not set"), ("postgresql://me:secret@h/d", "not the name of an")]
 )

@@ -35,6 +35,13 @@ def test_versions_are_found_by_tag_metric_and_text(mlcore: Callable, trained: st
     assert len(mlcore("versions", "search", "-t", trained, "--metric", "accuracy>=0.5", "--json").json["items"]) == 2
     assert "No version matches" in mlcore("versions", "search", "-t", trained, "--metric", "train/accuracy<=0").out
     assert "stage=pilot" in mlcore("versions", "search", "-t", trained, "--text", "PILOT").out
+    assert len(mlcore("versions", "search", "-t", trained, "--name", "2", "--json").json["items"]) == 1
+    (accuracy,) = [
+        each for each in mlcore("versions", "metrics", "-t", trained, "--json").json
+        if (each["split"], each["metric"]) == ("validation", "accuracy")
+    ]  # fmt: skip
+    assert accuracy["higher_is_better"] is True
+    assert "accuracy" in mlcore("versions", "metrics", "-t", trained).out
     assert "no tags" in mlcore("versions", "tag", "-t", trained, "-m", "tickets", "-v", "1", "stage=").out
 
 

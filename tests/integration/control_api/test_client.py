@@ -100,6 +100,12 @@ def test_datasets(asks, tmp_path):
     assert asks.datasets.create("people", path).number == 1, "the very table"
     with pytest.raises(InvalidRequestError, match="exists already"):
         asks.datasets.download("people", tmp_path / "got.parquet")
+    path.write_text("name,age,town\nAda,36,London\nGrace,45,New York\n")
+    assert asks.datasets.create("people", path).number == 2
+    compared = asks.datasets.compare("people", 1)
+    assert (compared.number1, compared.number2, compared.added, compared.same) == (1, 2, ["town"], False)
+    assert asks.datasets.compare("people", 2, 1).removed == ["town"]
+    assert asks.datasets.delete("people", 2) is None
     asks.datasets.archive("people", 1)
     assert [each.number for each in asks.datasets.versions("people")] == []
     asks.datasets.restore("people", 1)
@@ -116,6 +122,9 @@ def test_models_and_versions(asks, db, tenant_id, tmp_path):
     assert [each.model_id for each in asks.models.list()] == ["people"]
     assert [each.version for each in asks.versions.list("people")] == ["2", "1"]
     assert [each.version for each in asks.versions.list(tags={"no": "tag"})] == []
+    assert [each.version for each in asks.versions.list("people", name="1")] == ["1"]
+    better = {each.metric: each.higher_is_better for each in asks.versions.metrics()}
+    assert (better["accuracy"], better["log_loss"]) == (True, False)
     version = asks.versions.update("people", "1", tags={"a": "b"}, metadata={"note": [1, None]})
     assert isinstance(version, VersionDetail)
     assert (version.tags, version.metadata["note"]) == ({"a": "b"}, [1, None])

@@ -6,7 +6,7 @@ import pytest
 
 from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionRefusedError
+from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, ModelNotFoundError, PromotionRefusedError
 from ml_core.ids import ModelId
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.jobs import JobQueue, JobRepository
@@ -41,6 +41,60 @@ def test_lists_find_a_text_in_the_name(db, client, operator, tenant_id):
     page = client.models.list(name="ticket").page(limit=1)
     (second,) = client.models.list(name="ticket").page(limit=1, cursor=page.next_cursor).items
     assert second.model_id == "ticket_classifier"
+
+
+def test_a_version_is_found_by_its_name(db, client, tenant_id):
+    """By a part of it, whatever its case; the name of the model, notes and tags are not its name."""
+    for version in ("1.0.0", "1.1.0", "2.1.0-RC1", "10"):
+        register(db, tenant_id, version, metadata={"note": "rc"})
+    register(db, tenant_id, "1.1.9", model_id=ModelId("other"))
+
+    def found(name, **criteria):
+        return [each.version for each in client.versions.list("tickets", name=name, **criteria)]
+
+    assert found("1.") == ["2.1.0-RC1", "1.1.0", "1.0.0"]
+    assert found("rc") == ["2.1.0-RC1"]
+    assert found("tickets") == found("%") == found("_") == []
+    assert found("1.", descending=False) == ["1.0.0", "1.1.0", "2.1.0-RC1"]
+    page = client.versions.list("tickets", name="1.").page(limit=2)
+    (last,) = client.versions.list("tickets", name="1.").page(limit=2, cursor=page.next_cursor).items
+    assert last.version == "1.0.0"
+    assert [each.version for each in client.versions.list(name="1.1")] == ["1.1.9", "1.1.0"]
+
+
+def test_metrics_say_which_way_is_better(db, client, tenant_id, other_tenant_id):
+    """Those of the tenant; of a metric of the user's own it is not known."""
+    register(db, tenant_id, metrics={"validation": {"rmse": 1.0, "my_score": 2.0}, "train": {"accuracy": 0.5}})
+    register(db, other_tenant_id, metrics={"validation": {"theirs": 1.0}})
+    assert [(each.split, each.metric, each.higher_is_better) for each in client.versions.metrics()] == [
+        ("train", "accuracy", True),
+        ("validation", "my_score", None),
+        ("validation", "rmse", False),
+    ]
+
+
+def test_two_versions_of_a_dataset_are_compared(db, client, tenant_id, other_tenant_id):
+    """Columns, types, and drift; those of another tenant are not there."""
+    before, now = measures(400), measures(400, seed=1)
+    now["m3"] += 1.0
+    now["m4"] = now["m4"].astype(str) + " cm"
+    now["new"] = 1
+    for frame in (before.assign(old="x"), now):
+        DatasetRepository(db, tenant_id).create("m", frame)
+        DatasetRepository(db, other_tenant_id).create("theirs", frame)
+    compared = client.datasets.compare("m", 1, 2)
+    assert (compared.added, compared.removed, compared.changed) == (["new"], ["old"], ["m4"])
+    assert (compared.verdict, compared.same) == ("alert", False)
+    assert [each.name for each in compared.columns if each.verdict == "alert"] == ["m3"]
+    by_name = {each.name: each for each in compared.columns}
+    assert by_name.keys() == {*(f"m{index}" for index in range(12)), "outcome"}
+    assert (by_name["m4"].verdict, by_name["m4"].note) == ("unknown", "It was a number and is a text now.")
+    assert by_name["m3"].reference_rows == by_name["m3"].live_rows == 400
+    same = client.datasets.compare("m", 2, 2)
+    assert (same.same, same.verdict, max(each.psi or 0 for each in same.columns)) == (True, "ok", 0)
+    for name, numbers in (("m", (1, 3)), ("m", (9, 1)), ("theirs", (1, 2)), ("nothing", (1, 2))):
+        with pytest.raises(DatasetNotFoundError):
+            client.datasets.compare(name, *numbers)
 
 
 def test_gates_are_evaluated_without_a_move(db, address, client, tenant_id):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from ml_core.data.profile import profile_values
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.dataset import TableProfile
 from ml_core.domain.quality import ColumnDrift, Verdict
-from ml_core.evaluation.drift import FALSE_DISCOVERY_RATE, MIN_ROWS, benjamini_hochberg, drift
+from ml_core.evaluation.drift import FALSE_DISCOVERY_RATE, MIN_ROWS, benjamini_hochberg, drift, drift_between
 
 NUMBER, CATEGORY, TEXT, BOOLEAN = ColumnKind.NUMBER, ColumnKind.CATEGORY, ColumnKind.TEXT, ColumnKind.BOOLEAN
 
@@ -149,3 +153,93 @@ def test_a_column_without_a_sound_profile_is_not_compared() -> None:
 def test_adjusted_p_values_are_those_of_the_procedure() -> None:
     """By hand, and monotone: 0.04 of four becomes 0.04 · 4 / 3, and an equal rank never less than a smaller p."""
     assert benjamini_hochberg([0.04, 0.01, 0.9, 0.03]) == pytest.approx([0.04 * 4 / 3, 0.04, 0.9, 0.04 * 4 / 3])
+
+
+def between(columns):
+    """The drift of tables whose columns are (name, kind, values before, values now)."""
+    first, second = (
+        TableProfile(1, 1, tuple(profile_values(name, kind, kind, both[index]) for name, kind, *both in columns))
+        for index in (0, 1)
+    )
+    return drift_between(first, second)
+
+
+@pytest.mark.parametrize(("before", "now"), [(MIN_ROWS, MIN_ROWS), (200, 5_000), (5_000, 200), (5_000, 5_000)])
+def test_profiles_of_the_same_distribution_are_no_alert(before, now) -> None:
+    """Of 450 columns, small and large samples, none."""
+    random, columns = np.random.default_rng(before + now), []
+    for index in range(50):
+        columns += [(f"{name}{index}", kind, make(random, before), make(random, now)) for name, kind, make in MAKERS]
+    assert [each for each in between(columns) if each.verdict is not Verdict.OK] == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_statistic_of_profiles_is_never_larger_than_that_of_all_values(seed) -> None:
+    """Of any two samples of numbers, with and without heaps: a difference that is not there is not seen."""
+    random = np.random.default_rng(seed)
+    makers = [make for _, kind, make in MAKERS[:4] if kind is NUMBER]
+    for first, second in itertools.product(makers, makers):
+        before, now = first(random, 300) * random.choice([1.0, 0.5]), second(random, 700) + random.choice([0.0, 0.4])
+        (found,) = between([("x", NUMBER, before, now)])
+        if found.test == "ks":
+            assert found.statistic <= stats.ks_2samp(before, now).statistic + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "now"),
+    [
+        (NUMBER, lambda r, n: r.normal(size=n), lambda r, n: r.normal(0.9, size=n)),
+        (NUMBER, lambda r, n: r.normal(0.9, size=n), lambda r, n: r.normal(size=n)),
+        (NUMBER, lambda r, n: r.normal(size=n), lambda r, n: r.normal(0, 3.0, size=n)),
+        (NUMBER, lambda r, n: r.normal(size=n), lambda r, n: np.full(n, 50.0)),
+        (NUMBER, lambda r, n: np.full(n, 50.0), lambda r, n: r.normal(size=n)),
+        (NUMBER, lambda r, n: r.normal(size=n), lambda r, n: with_missing(r, r.normal(size=n), 0.4)),
+        (NUMBER, lambda r, n: r.normal(size=n), lambda r, n: np.full(n, np.nan)),
+        (NUMBER, lambda r, n: np.full(n, np.nan), lambda r, n: r.normal(size=n)),
+        (NUMBER, lambda r, n: np.full(n, 7.5), lambda r, n: np.full(n, 8.5)),
+        (NUMBER, lambda r, n: r.integers(0, 3, n).astype(float), lambda r, n: r.integers(1, 4, n).astype(float)),
+        (NUMBER, lambda r, n: r.integers(0, 3, n).astype(float), lambda r, n: r.normal(2, size=n)),
+        (CATEGORY, lambda r, n: words(r, n, [0.8, 0.2]), lambda r, n: words(r, n, [0.3, 0.7])),
+        (CATEGORY, lambda r, n: words(r, n, [0.8, 0.2]), lambda r, n: words(r, n, [0.4, 0.1, 0.5])),
+        (CATEGORY, lambda r, n: words(r, n, [0.5, 0.5]), lambda r, n: words(r, n, np.full(300, 1 / 300))),
+        (TEXT, lambda r, n: np.array(["a" * k for k in r.poisson(40, n)], dtype=object),
+         lambda r, n: np.array(["a" * k for k in r.poisson(60, n)], dtype=object)),
+        (BOOLEAN, lambda r, n: (r.random(n) < 0.2).astype(float), lambda r, n: (r.random(n) < 0.6).astype(float)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("rows", [300, 10_000])
+def test_a_change_is_found_by_profiles_among_many_columns(kind, before, now, rows) -> None:
+    """The same changes as with the rows at hand, in either direction."""
+    random = np.random.default_rng(rows)
+    same = [(f"same{i}", NUMBER, random.normal(size=500), random.normal(size=rows)) for i in range(200)]
+    found = between([*same, ("changed", kind, before(random, 500), now(random, rows))])
+    assert [each.name for each in found if each.verdict is Verdict.ALERT] == ["changed"]
+
+
+def test_a_table_did_not_drift_from_itself() -> None:
+    """Whatever is in it; infinite numbers and values beyond those that a profile lists, too."""
+    random = np.random.default_rng(3)
+    columns = [(name, kind, values, values) for name, kind, make in MAKERS for values in [make(random, 3_000)]]
+    assert {(each.verdict, each.psi, each.p_value) for each in between(columns)} == {(Verdict.OK, 0.0, 1.0)}
+    finite = profile_values("x", NUMBER, NUMBER, random.normal(size=500))
+    infinite = type(finite).from_json({**finite.to_json(), "count": 1_000, "infinite": 500})
+    only = type(finite)("x", "double", NUMBER, 1_000, 0, 1, infinite=1_000)
+    for first, second, verdict in (
+        (infinite, infinite, Verdict.OK),
+        (only, only, Verdict.OK),
+        (finite, infinite, Verdict.ALERT),
+    ):
+        (found,) = drift_between(*(TableProfile(1, 1, (each,)) for each in (first, second)))
+        assert found.verdict is verdict
+
+
+def test_what_profiles_can_not_tell_is_said() -> None:
+    """Too few rows, another kind; a column that only one table has is not among them."""
+    texts = np.array(["a", "b"] * 100, dtype=object)
+    first = TableProfile(1, 1, (profile_values("x", CATEGORY, CATEGORY, texts), profile_values("y", TEXT, TEXT, texts)))
+    second = TableProfile(1, 1, (profile_values("x", NUMBER, NUMBER, np.arange(200.0)),))
+    (found,) = drift_between(first, second)
+    assert (found.verdict, found.note) == (Verdict.UNKNOWN, "It was a category and is a number now.")
+    few = TableProfile(1, 1, (profile_values("x", CATEGORY, CATEGORY, texts[: MIN_ROWS - 1]),))
+    (found,) = drift_between(first, few)
+    assert (found.verdict, found.note) == (Verdict.UNKNOWN, "There are 99 rows; 100 are needed.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Request
 
+from ml_core.api.openid import ATTEMPT_S, OpenIdSignIn
 from ml_core.api.turns import Turns
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -47,8 +49,11 @@ class Services:
         self.operator = operator
         self.file_work = Turns(FILES_AT_ONCE)
         self.report_work = Turns(REPORTS_AT_ONCE)
-        self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
-        self.sessions = Sessions(lambda: db.tenant_key)
+        tokens = tokens or TokenVerifier.of(db.settings.oidc)
+        self.authentication = Authentication(db, tokens)
+        of_browsers = functools.partial(Sessions, lambda: db.tenant_key, lambda: db.known_tenant_key)
+        self.sessions = of_browsers()
+        self.openid = OpenIdSignIn.of(tokens, of_browsers("openid sign-in 1", ATTEMPT_S))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import warnings
 from base64 import b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -51,12 +51,17 @@ LOGIN = """\
 
 @dataclass(frozen=True)
 class Answer:
-    """What it answers over HTTP."""
+    """What it answers over HTTP.
+
+    Attributes:
+        pause_s: Seconds between one byte and the next.
+    """
 
     status: int
     body: bytes = b""
     kind: str = "application/json"
     location: str | None = None
+    pause_s: float = 0
 
     @classmethod
     def of(cls, status: int, document: dict[str, Any]) -> Answer:
@@ -241,7 +246,13 @@ class Issuer:
                 if answer.location is not None:
                     self.send_header("location", answer.location)
                 self.end_headers()
-                self.wfile.write(answer.body)
+                if not answer.pause_s:
+                    self.wfile.write(answer.body)
+                    return
+                with suppress(ConnectionError):  # nobody waits any more
+                    for index in range(len(answer.body)):
+                        self.wfile.write(answer.body[index : index + 1])
+                        time.sleep(answer.pause_s)
 
             def log_message(self, *arguments: object) -> None:
                 """Nothing on standard error."""

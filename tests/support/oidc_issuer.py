@@ -80,7 +80,8 @@ class Issuer:
         is_public: Whether that client has no secret.
         granted: Replaces fields of the answer to a code; None leaves one out.
         exchange: Answers codes in place of the issuer, to answer what it must not.
-        requests: How often each path was asked.
+        exchanges: How many codes it was given.
+        requests: How often each path was read.
         blocked: While it is cleared, the JWKS and codes are not answered.
     """
 
@@ -97,6 +98,7 @@ class Issuer:
         self.is_public = False
         self.granted: dict[str, Any] = {}
         self.exchange: Answer | None = None
+        self.exchanges = 0
         self.requests: Counter[str] = Counter()
         self.blocked = threading.Event()
         self.blocked.set()
@@ -157,6 +159,7 @@ class Issuer:
         return present({**own, **claims})
 
     def _get(self, path: str, query: dict[str, str]) -> Answer:
+        self.requests[path] += 1
         if path == "/.well-known/openid-configuration":
             own = {
                 "issuer": self.url,
@@ -197,6 +200,7 @@ class Issuer:
             return Answer(404)
         given = tuple(b64decode(authorization.removeprefix("Basic ")).decode().split(":"))
         if form.get("grant_type") == "authorization_code":
+            self.exchanges += 1
             return self.exchange or self._tokens_for(form, tuple(map(unquote, given)))
         if given != CLIENT or form.get("grant_type") != "client_credentials":
             return Answer(404)
@@ -234,7 +238,6 @@ class Issuer:
 
             def _asked(self) -> tuple[str, dict[str, str]]:
                 parts = urlsplit(self.path)
-                issuer.requests[parts.path] += 1
                 query = parse_qs(parts.query)
                 assert all(len(values) == 1 for values in query.values())
                 return parts.path, {name: values[0] for name, values in query.items()}

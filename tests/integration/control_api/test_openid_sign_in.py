@@ -236,7 +236,7 @@ def test_another_browser_s_answer_is_refused(browser, browsers, fresh, tenant_id
     fresh.claims = {"tenant": tenant_id}
     back = fresh.log_in(begin(browser))
     stranger = browsers()
-    asked = fresh.requests["/token"]
+    asked = fresh.exchanges
     refused(stranger.get(back), "not begun in this browser")
     begin(stranger)
     refused(stranger.get(back), "not begun in this browser")
@@ -244,7 +244,7 @@ def test_another_browser_s_answer_is_refused(browser, browsers, fresh, tenant_id
     refused(stranger.get(re.sub("state=[^&]*", "state=", back)), "not begun in this browser")
     begin(stranger)
     refused(stranger.get(CALLBACK), "not begun in this browser")
-    assert fresh.requests["/token"] == asked, "the issuer is not asked"
+    assert fresh.exchanges == asked, "the issuer is not asked"
     assert browser.get(back).status_code == 303
 
 
@@ -401,7 +401,7 @@ def test_a_slow_issuer_keeps_nobody_waiting(fresh, browser, browsers, tenant_id,
     """It has seconds for all of its answer, not for each byte; other requests go on meanwhile."""
     monkeypatch.setattr(openid, "EXCHANGE_WITHIN_S", 1)
     back = fresh.log_in(begin(browser))
-    asked = fresh.requests["/token"]
+    asked = fresh.exchanges
     if is_silent:
         fresh.blocked.clear()
     else:
@@ -409,7 +409,7 @@ def test_a_slow_issuer_keeps_nobody_waiting(fresh, browser, browsers, tenant_id,
     try:
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(browser.get, back)
-            wait_until(lambda: fresh.requests["/token"] > asked)
+            wait_until(lambda: fresh.exchanges > asked)
             assert browsers().get(f"{PATH}/methods").status_code == 200
             assert not waiting.done()
             refused(waiting.result(15), "does not answer", status=503)
@@ -444,7 +444,7 @@ def test_endpoints_are_protected_addresses(fresh, platform, browsers, field, val
 def test_many_at_once_wait(browsers, fresh, tenant_id):
     """The issuer is asked by one process so often at most, by however many browsers."""
     fresh.exchange = Answer.of(400, {"error": "invalid_grant"})
-    asked, one = fresh.requests["/token"], browsers()
+    asked, one = fresh.exchanges, browsers()
     found = []
     while 429 not in found and len(found) < 500:
         state = parse_qs(urlsplit(begin(one)).query)["state"][0]
@@ -453,7 +453,7 @@ def test_many_at_once_wait(browsers, fresh, tenant_id):
     refused(answer, "Too many people", status=429)
     assert int(answer.headers["retry-after"]) == 1
     assert set(found) == {401, 429}
-    assert fresh.requests["/token"] - asked == len(found) - 1 >= openid.EXCHANGES_AT_ONCE
+    assert fresh.exchanges - asked == len(found) - 1 >= openid.EXCHANGES_AT_ONCE
 
 
 def test_another_site_begins_nothing(browser, tenant_id):

@@ -108,7 +108,8 @@ class OpenIdSignIn:
         if endpoint is None:
             raise _unusable("authorization_endpoint")
         kept = address if len(address) <= _MAX_ADDRESS_CHARACTERS else ""
-        attempt = _Attempt(*(secrets.token_urlsafe(32) for _ in range(3)), address=kept)
+        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        attempt = _Attempt(state, nonce, verifier, kept)
         challenge = hashlib.sha256(attempt.verifier.encode()).digest()
         asked = {
             "response_type": "code",
@@ -243,15 +244,17 @@ class OpenIdSignIn:
 
 def _refused(answer: Mapping[str, Any]) -> AuthenticationError:
     """In the issuer's words, of which no more than a line is shown."""
-    code, words = (
-        "".join(filter(str.isprintable, str(answer.get(name) or "")))[:_MAX_WORDS_CHARACTERS]
-        for name in ("error", "error_description")
-    )
+    code, words = (_line(answer.get(name) or "") for name in ("error", "error_description"))
     said = f"{words.rstrip('.')} ({code})" if words else code
     return AuthenticationError(
         f"The OpenID issuer does not sign you in: {said}.",
         remedy="Sign in again, or ask the operator to check the client at the issuer.",
     )
+
+
+def _line(value: object) -> str:
+    text = "".join(each if each.isprintable() else " " for each in str(value)[:_MAX_WORDS_CHARACTERS])
+    return " ".join(text.split())
 
 
 def _unusable(name: str) -> IssuerUnavailableError:

@@ -66,9 +66,10 @@ export default {
 
   connect(main, { version, training }, { params: { tenant, model }, session }) {
     const { inputs, output } = version.signature;
-    const refused = session.isOperator && session.credential === "key"
-      ? "The prediction plane takes keys of tenants only. Sign in with a key of the tenant to try it."
-      : session.lacks("predict");
+    const refused =
+      session.isOperator && session.credential === "key"
+        ? "The prediction plane takes keys of tenants only. Sign in with a key of the tenant to try it."
+        : session.lacks("predict");
     const subject = {
       tenant,
       model,

@@ -339,7 +339,7 @@ def test_the_issuer_s_refusal_is_shown_as_text(browser, fresh):
     place = begin(browser)
     back = fresh.log_in(place, answer="no")
     answer = browser.get(back)
-    refused(answer, "does not sign you in: The user &lt;b&gt;refused&lt;/b&gt;.Really (access_denied).")
+    refused(answer, "does not sign you in: The user &lt;b&gt;refused&lt;/b&gt;. Really (access_denied).")
     refused(browser.get(back), "is over")
     state = parse_qs(urlsplit(begin(browser)).query)["state"][0]
     long = browser.get(CALLBACK, params={"state": state, "error": "x" * 5000})

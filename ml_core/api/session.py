@@ -10,7 +10,6 @@ import html
 import time
 from collections.abc import Awaitable
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Request, Response, status
@@ -158,9 +157,9 @@ async def _from_issuer(request: Request) -> Response:
     sealed = request.cookies.get(cookie_of(request.scope, ATTEMPT_COOKIE))
     found = await _openid(request).finish(sealed, request.query_params, _redirect_uri(request))
     await run_in_threadpool(services.authentication.principals, f"Bearer {found.token}")
-    # All behind the # is the console's, whatever it is: it leads to no other page.
-    place = quote(found.address.lstrip("#/"), safe="/?=&%:@!$'()*+,;~")
-    response = RedirectResponse(f"{_console(request)}#/{place}", status.HTTP_303_SEE_OTHER, _PRIVATE)
+    # All behind the # is the console's, whatever it is: it leads to no other page. The response encodes it.
+    place = f"{_console(request)}#/{found.address.lstrip('#/')}"
+    response = RedirectResponse(place, status.HTTP_303_SEE_OTHER, _PRIVATE)
     await _begin_session(request, response, found.token, min(SESSION_S, int(found.expires_at - time.time())))
     return response
 

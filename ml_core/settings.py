@@ -366,7 +366,7 @@ class PredictionLogSettings:
 
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
-    """Tokens of an OpenID Connect issuer, accepted in addition to API keys. Without an issuer none are accepted."""
+    """Tokens of an OpenID Connect issuer, accepted in addition to API keys, and the console's sign-in with it."""
 
     issuer: str | None = _setting(
         "MLCORE_OIDC_ISSUER",
@@ -388,6 +388,19 @@ class OidcSettings:
         "scope",
         "Claim with a token's scopes, such as `mlcore:predict`: a string separated by blanks, or a list.",
     )
+    client_id: str | None = _setting(
+        "MLCORE_OIDC_CLIENT_ID",
+        None,
+        "Client of the issuer as which the console signs people in; unset means that it takes API keys only.",
+    )
+    client_secret: str | None = _secret(
+        "MLCORE_OIDC_CLIENT_SECRET", "Secret of that client; unset means a public client, which PKCE alone protects."
+    )
+    client_scopes: str = _setting(
+        "MLCORE_OIDC_CLIENT_SCOPES",
+        "openid",
+        "Scopes that the console requests from the issuer, with blanks between them; must contain `openid`.",
+    )
 
     def __post_init__(self) -> None:
         _require(
@@ -400,6 +413,13 @@ class OidcSettings:
             "MLCORE_OIDC_AUDIENCE",
             "is required with MLCORE_OIDC_ISSUER: without it, tokens for any program of the issuer would be accepted",
         )
+        _require(self.client_id is None or self.issuer is not None, "MLCORE_OIDC_CLIENT_ID", "needs MLCORE_OIDC_ISSUER")
+        _require(
+            self.client_secret is None or self.client_id is not None,
+            "MLCORE_OIDC_CLIENT_SECRET",
+            "needs MLCORE_OIDC_CLIENT_ID",
+        )
+        _require("openid" in self.client_scopes.split(), "MLCORE_OIDC_CLIENT_SCOPES", "does not contain openid")
 
 
 @dataclass(frozen=True, slots=True)

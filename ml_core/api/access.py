@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path, Request
 
 from ml_core.api.events import Events
+from ml_core.api.openid import ATTEMPT_S, OpenIdSignIn
 from ml_core.api.turns import Turns
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -48,8 +50,11 @@ class Services:
         self.operator = operator
         self.file_work = Turns(FILES_AT_ONCE)
         self.report_work = Turns(REPORTS_AT_ONCE)
-        self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
-        self.sessions = Sessions(lambda: db.tenant_key)
+        tokens = tokens or TokenVerifier.of(db.settings.oidc)
+        self.authentication = Authentication(db, tokens)
+        of_browsers = functools.partial(Sessions, lambda: db.tenant_key, lambda: db.known_tenant_key)
+        self.sessions = of_browsers()
+        self.openid = OpenIdSignIn.of(tokens, of_browsers("openid sign-in 1", ATTEMPT_S))
         self.events = Events(db)
 
 

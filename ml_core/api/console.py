@@ -17,16 +17,8 @@ from ml_core.api import session
 
 FOLDER = Path(ml_core.__file__).parent / "console"
 
-# Everything comes from this server, nothing is inline, and only ``html.js`` may write HTML (Trusted Types).
-_HEADERS = {
-    "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types html",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    # A browser keeps the files and asks whether they changed, which is answered without them.
-    "cache-control": "no-cache",
-}
+# A browser keeps the files and asks whether they changed, which is answered without them.
+_HEADERS = {**session.PAGE_HEADERS, "cache-control": "no-cache"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import { html, render } from "./core/html.js";
 import { follow } from "./core/live.js";
 import { link, placeOf } from "./core/router.js";
 import { present, signOut } from "./core/session.js";
-import { signInPage } from "./pages/sign_in.js";
+import { signInPage, tenantsView } from "./pages/sign_in.js";
 import { failed, loading, missing } from "./parts/states.js";
 import "./parts/when_time.js";
 
@@ -89,9 +89,12 @@ async function show() {
     return void setTimeout(() => signal.aborted || show(), 3000);
   }
   if (signal.aborted) return;
-  // Whoever is signed in for one tenant begins there.
+  // Whoever is signed in for one tenant begins there; for several, by choosing one.
   if (!session.isOperator && /^#?\/?$/.test(location.hash)) {
-    return location.replace(link(["t", /** @type {string} */ (session.tenant)]));
+    if (session.tenant) return location.replace(link(["t", session.tenant]));
+    document.title = "Your tenants – ML Core";
+    showBar(null);
+    return render(main, tenantsView(session.tenants));
   }
   const place = placeOf(location.hash, Object.keys(PAGES));
   showBar(session.tenant ?? place?.params.tenant ?? null);
@@ -172,6 +175,7 @@ function showBar(tenant) {
     bar,
     html`<a class="brand" href="${link([])}"><img src="icon.svg" alt="" width="22" height="22" /> ML Core</a>
       <nav aria-label="Pages">
+        ${session && session.tenants.length > 1 && entry([], "Your tenants", true)}
         ${
           session?.isOperator && [
             entry([], "Platform", true),
@@ -188,7 +192,7 @@ function showBar(tenant) {
         }
       </nav>
       <div class="who">
-        <span title="Your key, as the audit names it">${session?.principal}</span>
+        <span title="Your ${session?.credential}, as the audit names it">${session?.principal}</span>
         <button type="button" data-action="sign-out">Sign out</button>
       </div>`,
   );

@@ -80,6 +80,11 @@ class TenantKey:
                 self._key = self._read() if self._configured is None else _decoded(self._configured)
             return self._key
 
+    @property
+    def known(self) -> bytes | None:
+        """The key, if it was read; None: ``value`` may have to ask the database. Never waits."""
+        return self._key
+
     def forget(self) -> None:
         """Read it again at the next use: the database has another one."""
         with self._lock:

@@ -154,7 +154,7 @@ class DatabaseConnection:
         """
         with translated(self.safe_url):
             seal = self._tenant_key.job_seal(tenant_id, job_id, run_id)
-        not_given = (VARIABLE, "MLCORE_DATABASE_OWNER_URL", "MLCORE_DATABASE_INGEST_URL")
+        not_given = (VARIABLE, "MLCORE_DATABASE_OWNER_URL", "MLCORE_DATABASE_INGEST_URL", "MLCORE_OIDC_CLIENT_SECRET")
         return {JOB_VARIABLE: seal.text, **dict.fromkeys(not_given, "")}
 
     @property
@@ -296,6 +296,12 @@ class DatabaseConnection:
         """
         with translated(self.safe_url):
             return self._tenant_key.value().hex()
+
+    @property
+    def known_tenant_key(self) -> str | None:
+        """``tenant_key``, if this process has read it; else None. Never waits."""
+        known = self._tenant_key.known
+        return None if known is None else known.hex()
 
     def set_tenant_key(self) -> None:
         """Make the key of the settings the registry's. Processes with another key can't enter a tenant any more.

@@ -116,7 +116,7 @@ class Replica:
         serving = settings.serving
         self._requires_assignment = serving.require_assignment
         self._db = DatabaseConnection(settings=settings)
-        self.sessions = Sessions(lambda: self._db.tenant_key)
+        self.sessions = Sessions(lambda: self._db.tenant_key, lambda: self._db.known_tenant_key)
         feed = FeedReader(self._db, cell)
         store = platform_store(settings)
         self.table = ModelTable(

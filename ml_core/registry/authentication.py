@@ -103,18 +103,37 @@ class Authentication:
         principal.enter(tenant_id)
         return principal
 
-    def holder(self, authorization: str | bytes | None) -> Principal:
-        """Who holds a key, wherever it may act. The registry is asked.
+    def principals(self, authorization: str | bytes | None) -> list[Principal]:
+        """Who holds a key or token, wherever it may act: once for each tenant, or once for the whole platform.
+
+        The registry is asked.
 
         Args:
             authorization: The header.
 
         Raises:
-            AuthenticationError: There is no header, or its key is malformed, unknown, wrong or revoked. A token is no
-                key.
+            AuthenticationError: There is no header, or its key or token is malformed, unknown, wrong, revoked or
+                expired, or of no tenant that exists.
+            IssuerUnavailableError: The issuer's keys can't be read.
             RegistryUnavailableError: Postgres can't be reached.
         """
-        return self._holder(bearer_token(authorization), is_platforms=False)
+        text = bearer_token(authorization)
+        if self._tokens is None or not is_token(text):
+            return [self._holder(text, is_platforms=False)]
+        identity = self._tokens.verify(text)
+        if identity.is_platform_wide:
+            return [identity.principal(None)]
+        exist = sa.select(tenants.c.tenant_id).where(
+            tenants.c.tenant_id.in_(sorted(identity.tenants)), tenants.c.deleted_at.is_(None)
+        )
+        with self._db.serving() as connection:
+            found = connection.scalars(exist.order_by(tenants.c.tenant_id)).all()
+        if not found:
+            raise AuthenticationError(
+                f"The issuer's token for {identity.name.removeprefix('oidc:')} names no tenant of this platform.",
+                remedy=f"Let the issuer put the tenant into the claim {self._tokens.settings.tenant_claim}.",
+            )
+        return [identity.principal(tenant_id) for tenant_id in found]
 
     def _holder(self, text: str, *, is_platforms: bool) -> Principal:
         """Who holds a key; where it probably is one of the platform, these are looked up first."""

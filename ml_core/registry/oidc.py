@@ -1,8 +1,8 @@
 """Tokens of an OpenID Connect issuer, verified with the keys that the issuer publishes.
 
-No request asks the issuer. Its discovery document and keys (JWKS) are read by a thread: when the first token arrives,
-when a token names an unknown key, and every five minutes. While the issuer can't be reached the last keys stay in use.
-What the claims mean is described in ``docs/authentication.md``.
+No request sends its token to the issuer. The discovery document and keys (JWKS) are read by a thread: when the first
+token arrives, when a token names an unknown key, and every five minutes. While the issuer can't be reached the last
+keys stay in use. What the claims mean is described in ``docs/authentication.md``.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ _ALGORITHMS: Final[Mapping[tuple[object, object], tuple[str, ...]]] = {
     ("OKP", "Ed25519"): ("EdDSA",),
 }
 _REMEDY = "Request a new token from the issuer."
+_SIGN_IN_AGAIN = "Sign in again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,13 @@ class Identity:
         return Principal(self.name, self.scopes, self.promotes, TenantId(tenant_id))
 
 
+class Endpoints(NamedTuple):
+    """Addresses of the discovery document, for signing in; None where it has none that is protected."""
+
+    authorization: str | None
+    token: str | None
+
+
 class _Key(NamedTuple):
     public: Any
     algorithms: tuple[str, ...]
@@ -120,16 +128,20 @@ class TokenVerifier:
         settings: Must name an issuer.
         leeway_s: By how much the issuer's clock may differ, in seconds.
         clock: Paces the reading of keys, in seconds; not the clock that tokens expire by.
+
+    Attributes:
+        settings: As given.
     """
 
     def __init__(
         self, settings: OidcSettings, *, leeway_s: float = LEEWAY_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._issuer = settings.issuer or ""
-        self._settings = settings
+        self.settings = settings
         self._leeway_s = leeway_s
         self._clock = clock
         self._keys: _Keys | None = None
+        self._endpoints: Endpoints | None = None
         self._has_failed = False
         self._fetched_at: float | None = None
         self._lock = threading.Lock()
@@ -188,17 +200,40 @@ class TokenVerifier:
             IssuerUnavailableError: The issuer's keys can't be read, or too many requests wait for them.
         """
         key_id = _key_id(token)
-        fetching = self._fetch_for(key_id)
-        if fetching is not None:
-            if self._waiting >= _MAX_WAITING:
-                raise _unavailable()
-            self._waiting += 1
-            try:
-                # ``wait`` cancels nothing when the time is over: others wait for the same fetch.
-                await asyncio.wait([asyncio.wrap_future(fetching)], timeout=min(within_s, FETCH_WITHIN_S))
-            finally:
-                self._waiting -= 1
+        await self._wait(self._fetch_for(key_id), within_s)
         return self._check(token, key_id)
+
+    async def check_id_token(self, token: str, nonce: str) -> None:
+        """Check that an ID token is for the client of the settings, and belongs to one attempt to sign in.
+
+        Args:
+            token: The ID token.
+            nonce: What the attempt sent to the issuer.
+
+        Raises:
+            AuthenticationError: The token is malformed, expired, or for another client or attempt; says why.
+            IssuerUnavailableError: The issuer's keys can't be read, or too many requests wait for them.
+        """
+        key_id = _key_id(token)
+        await self._wait(self._fetch_for(key_id), FETCH_WITHIN_S)
+        _, claims = self._claims(token, key_id, self.settings.client_id)
+        if claims.get("azp", self.settings.client_id) != self.settings.client_id:
+            raise AuthenticationError("The ID token is for another client.", remedy=_SIGN_IN_AGAIN)
+        if claims.get("nonce") != nonce:
+            raise AuthenticationError("The ID token is of another attempt to sign in.", remedy=_SIGN_IN_AGAIN)
+
+    async def endpoints(self) -> Endpoints:
+        """Where people sign in. Waits up to ``FETCH_WITHIN_S``, until the discovery document was read once.
+
+        Raises:
+            IssuerUnavailableError: It can't be read, or too many requests wait for it.
+        """
+        if self._endpoints is None:
+            await self._wait(self._fetch_soon(), FETCH_WITHIN_S)
+        if self._endpoints is None:
+            raise _unavailable()
+        self._refresh_if_old()
+        return self._endpoints
 
     def describe(self) -> dict[str, Any]:
         """For health: how many keys are in use, how old they are, and whether the last attempt to read them failed."""
@@ -219,6 +254,18 @@ class TokenVerifier:
         self._refresh_if_old()
         return None
 
+    async def _wait(self, fetching: Future[None] | None, within_s: float) -> None:
+        if fetching is None:
+            return
+        if self._waiting >= _MAX_WAITING:
+            raise _unavailable()
+        self._waiting += 1
+        try:
+            # ``wait`` cancels nothing when the time is over: others wait for the same fetch.
+            await asyncio.wait([asyncio.wrap_future(fetching)], timeout=min(within_s, FETCH_WITHIN_S))
+        finally:
+            self._waiting -= 1
+
     def _refresh_if_old(self) -> None:
         if self._fetched_at is not None and self._clock() - self._fetched_at > _REFRESH_AFTER_S:
             self._fetch_soon()
@@ -232,7 +279,7 @@ class TokenVerifier:
 
     def _fetch(self) -> None:
         try:
-            document, by_id = _read_keys(self._issuer)
+            endpoints, document, by_id = _read_keys(self._issuer)
         except Exception as error:  # noqa: BLE001 - whatever the issuer answers, the last keys stay in use
             logger.warning("The keys of the issuer %s can't be read: %s: %s", self._issuer, type(error).__name__, error)
             self._has_failed = True
@@ -240,13 +287,22 @@ class TokenVerifier:
             known = self._keys
             if known is None or known.document != document:
                 self._keys = _Keys(document, by_id, {})
-            self._has_failed, self._fetched_at = False, self._clock()
+            self._endpoints, self._has_failed, self._fetched_at = endpoints, False, self._clock()
         with self._lock:
             self._fetching, self._not_before = None, self._clock() + _PAUSE_S
 
     # Tokens.
 
     def _check(self, token: str, key_id: str | None) -> Identity:
+        keys, claims = self._claims(token, key_id, self.settings.audience)
+        identity = self._identity(claims)
+        if len(keys.identities) >= _REMEMBERED_TOKENS:
+            keys.identities.clear()  # costs the next request of each token a verification
+        keys.identities[_digest(token)] = identity
+        return identity
+
+    def _claims(self, token: str, key_id: str | None, audience: str | None) -> tuple[_Keys, dict[str, Any]]:
+        """What a token claims, and the keys that verified it."""
         keys = self._keys
         key = keys.by_id.get(key_id) if keys else None
         if keys is None or key is None:
@@ -256,32 +312,28 @@ class TokenVerifier:
                 "The token is signed with a key that the issuer does not publish.", remedy=_REMEDY
             )
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key.public,
                 algorithms=key.algorithms,
                 issuer=self._issuer,
-                audience=self._settings.audience,
+                audience=audience,
                 leeway=self._leeway_s,
                 options={"require": ["iss", "aud", "exp", "sub"]},
             )
-            expires_at = float(claims["exp"])
+            claims["exp"] = float(claims["exp"])
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise AuthenticationError(_reason(error), remedy=_REMEDY) from error
-        identity = self._identity(claims, expires_at)
-        if len(keys.identities) >= _REMEMBERED_TOKENS:
-            keys.identities.clear()  # costs the next request of each token a verification
-        keys.identities[_digest(token)] = identity
-        return identity
+        return keys, claims
 
-    def _identity(self, claims: Mapping[str, Any], expires_at: float) -> Identity:
+    def _identity(self, claims: Mapping[str, Any]) -> Identity:
         subject = claims["sub"]
         if not 0 < len(subject) <= _MAX_SUBJECT_CHARACTERS or not subject.isprintable():
             raise AuthenticationError("The token's subject can't be written to the audit.", remedy=_REMEDY)
-        scopes = claims.get(self._settings.scope_claim)
+        scopes = claims.get(self.settings.scope_claim)
         names = _strings(scopes.split() if isinstance(scopes, str) else scopes)
         grant = Grant.read(name.removeprefix(SCOPE_PREFIX) for name in names if name.startswith(SCOPE_PREFIX))
-        tenants = claims.get(self._settings.tenant_claim)
+        tenants = claims.get(self.settings.tenant_claim)
         named = _strings([tenants] if isinstance(tenants, str) else tenants)
         return Identity(
             f"oidc:{subject}",
@@ -289,7 +341,7 @@ class TokenVerifier:
             grant.promotes,
             frozenset(name for name in named if TenantId.pattern.fullmatch(name)),
             EVERY_TENANT in named,
-            expires_at,
+            claims["exp"],
         )
 
 
@@ -345,17 +397,18 @@ def _unavailable() -> IssuerUnavailableError:
     )
 
 
-def _read_keys(issuer: str) -> tuple[Mapping[str, Any], Mapping[str | None, _Key]]:
-    """The issuer's JWKS, as sent and by the keys' ids."""
+def _read_keys(issuer: str) -> tuple[Endpoints, Mapping[str, Any], Mapping[str | None, _Key]]:
+    """Where people sign in; the issuer's JWKS, as sent and by the keys' ids."""
     deadline = time.monotonic() + FETCH_WITHIN_S
     with httpx.Client(timeout=_CONNECT_TIMEOUT_S) as client:
         discovery = _get(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration", deadline)
         if discovery.get("issuer") != issuer:
             raise ValueError(f"the discovery document is of the issuer {str(discovery.get('issuer'))[:200]!r}")
-        url = discovery.get("jwks_uri")
-        if not isinstance(url, str) or not is_protected_url(url):
+        names = ("jwks_uri", "authorization_endpoint", "token_endpoint")
+        jwks_uri, *endpoints = (_protected(discovery.get(name)) for name in names)
+        if jwks_uri is None:
             raise ValueError("jwks_uri is no https address")
-        document = _get(client, url, deadline)
+        document = _get(client, jwks_uri, deadline)
     listed = document.get("keys")
     by_id: dict[str | None, _Key] = {}
     for each in listed if isinstance(listed, list) else ():
@@ -364,7 +417,14 @@ def _read_keys(issuer: str) -> tuple[Mapping[str, Any], Mapping[str | None, _Key
             by_id[each.get("kid")] = key
     if len(by_id) == 1:
         by_id[None] = next(iter(by_id.values()))  # a token need not name the only key
-    return document, by_id
+    return Endpoints(*endpoints), document, by_id
+
+
+def _protected(url: object) -> str | None:
+    try:
+        return str(httpx.URL(url)) if isinstance(url, str) and is_protected_url(url) else None
+    except httpx.InvalidURL:
+        return None
 
 
 def _get(client: httpx.Client, url: str, deadline: float) -> dict[str, Any]:

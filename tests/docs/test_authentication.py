@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_core.api import openid
 from ml_core.domain.api_key import Scope
 from ml_core.domain.permissions import MOVES, NEEDED
 from ml_core.registry import oidc
@@ -58,6 +59,9 @@ def test_figures_are_the_real_ones() -> None:
     assert f"{oidc.MAX_TOKEN_BYTES // 1024} KiB" in GUIDE
     assert f"1 to {oidc._MAX_SUBJECT_CHARACTERS} printable" in GUIDE
     assert oidc._REFRESH_AFTER_S == 5 * 60
+    assert f"for {openid.ATTEMPT_S // 60} minutes, encrypted" in GUIDE
+    assert f"within {openid.EXCHANGE_WITHIN_S:g} s, without" in GUIDE
+    assert f"{openid.EXCHANGES_PER_S} codes a second, {openid.EXCHANGES_AT_ONCE} at once" in GUIDE
 
 
 @pytest.mark.parametrize(("name", "variables", "claims"), EXAMPLES, ids=[name for name, *_ in EXAMPLES])

@@ -73,6 +73,20 @@ def sealed(db: DatabaseConnection, attempt: Attempt) -> Iterator[DatabaseConnect
         yield connection
 
 
+def test_a_job_is_given_no_secret_of_its_node(db: DatabaseConnection, attempt: Attempt, tmp_path: Path) -> None:
+    """Although its process gets the variables of the node: those that name files, too."""
+    (tmp_path / "secret").write_text("hunter2")
+    node = {
+        f"{name}{suffix}": str(tmp_path / "secret") if suffix else "hunter2"
+        for name in ("MLCORE_DATABASE_TENANT_KEY", "MLCORE_DATABASE_OWNER_URL", "MLCORE_OIDC_CLIENT_SECRET")
+        for suffix in ("", "_FILE")
+    }
+    client = {"ISSUER": "https://login.example", "AUDIENCE": "mlcore", "CLIENT_ID": "console"}
+    node |= {f"MLCORE_OIDC_{name}": value for name, value in client.items()}
+    settings = Settings.from_environment({**node, **variables(db, attempt)})
+    assert (settings.database.tenant_key, settings.database.owner_url, settings.oidc.client_secret) == (None,) * 3
+
+
 def entered(session: psycopg.Connection, tenant: str, by: str, digits: str) -> bool:
     """Whether raw SQL of the runtime's login enters; the session is in the tenant then."""
     session.rollback()

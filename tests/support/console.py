@@ -14,6 +14,8 @@ from ml_core.api.app import PREFIX, create_app
 from ml_core.database.connection import DatabaseConnection
 from ml_core.inference.edge.app import build_app
 from ml_core.inference.edge.session import SessionCookie
+from ml_core.registry.oidc import TokenVerifier
+from ml_core.settings import OidcSettings
 from support.http_server import mounted, served
 from support.replicas import running_replica
 
@@ -22,10 +24,11 @@ HOSTILE = """<img src=x onerror="window.taken=1">'"><script>window.taken=1</scri
 
 
 @contextmanager
-def both_planes(db: DatabaseConnection) -> Iterator[str]:
-    """The address of a control API and of one replica, which follows the registry."""
-    control = mounted(create_app(Services(db)), PREFIX)
-    with running_replica(db, "console") as replica:
+def both_planes(db: DatabaseConnection, oidc: OidcSettings | None = None) -> Iterator[str]:
+    """The address of a control API and of one replica, which follows the registry; both accept tokens of an issuer."""
+    tokens = None if oidc is None else TokenVerifier(oidc)
+    control = mounted(create_app(Services(db, tokens=tokens)), PREFIX)
+    with running_replica(db, "console", oidc=oidc) as replica:
         edge = SessionCookie(build_app(replica.service), replica.sessions)
         with served(_ingress(control, edge)) as port:
             yield f"http://127.0.0.1:{port}"

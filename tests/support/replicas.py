@@ -13,7 +13,7 @@ from ml_core.inference.replica import Replica
 from ml_core.models.store import LocalStore
 from ml_core.registry.replicas import seen_replicas
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.settings import ServingSettings, Settings
+from ml_core.settings import OidcSettings, ServingSettings, Settings
 from support.waiting import wait_until
 
 
@@ -28,10 +28,15 @@ def replica_settings(db: DatabaseConnection, **serving: object) -> Settings:
 
 @contextmanager
 def running_replica(
-    db: DatabaseConnection, replica_id: str, cell: str = SHARED_CELL, **serving: object
+    db: DatabaseConnection,
+    replica_id: str,
+    cell: str = SHARED_CELL,
+    oidc: OidcSettings | None = None,
+    **serving: object,
 ) -> Iterator[Replica]:
     """A replica that has read the assignment, loaded what it could, and said so."""
-    replica = Replica(replica_settings(db, **serving), replica_id, cell=cell)
+    settings = dataclasses.replace(replica_settings(db, **serving), oidc=oidc or OidcSettings())
+    replica = Replica(settings, replica_id, cell=cell)
     try:
         replica.start(wait_s=30)
         wait_until(lambda: replica_id in {seen.replica_id for seen in seen_replicas(db) if not seen.is_behind})

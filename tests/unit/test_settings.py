@@ -99,6 +99,21 @@ def test_an_issuer_needs_an_audience(issuer):
     assert (oidc.issuer, oidc.tenant_claim, oidc.scope_claim) == (issuer, "tenant", "scope")
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"CLIENT_ID": "c"}, "MLCORE_OIDC_CLIENT_ID"),
+        ({"ISSUER": "https://a.example", "AUDIENCE": "m", "CLIENT_SECRET": "hunter2"}, "MLCORE_OIDC_CLIENT_SECRET"),
+        ({"CLIENT_SCOPES": "mlcore:read"}, "MLCORE_OIDC_CLIENT_SCOPES"),
+    ],
+)
+def test_a_client_belongs_to_an_issuer(given, named):
+    """What could not work is refused at the start, and no secret is repeated."""
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        Settings.from_environment({f"MLCORE_OIDC_{name}": value for name, value in given.items()})
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_api_key_is_not_shown():
     """Settings may be logged."""
     settings = Settings.from_environment({"MLCORE_API_KEY": "mlk_secret"})

@@ -203,6 +203,9 @@ that replicas ask for, so that what serves is never on a worker that Ray adds an
           env:
             {{- include "ml-platform.rayEnvironment" .root | nindent 12 }}
             {{- include "ml-platform.environment" .root | nindent 12 }}
+            {{- if and $isServing .root.Values.openid.secret }}
+            - {name: MLCORE_OIDC_CLIENT_SECRET_FILE, value: /etc/mlcore/openid/client-secret}
+            {{- end }}
           ports:
             - {name: serve, containerPort: 8000}
             - {name: metrics, containerPort: 8080}
@@ -217,8 +220,20 @@ that replicas ask for, so that what serves is never on a worker that Ray adds an
             periodSeconds: 1
             timeoutSeconds: 2
           resources: {{- toYaml .root.Values.workers.resources | nindent 12 }}
-          volumeMounts: {{- include "ml-platform.mounts" .root | nindent 12 }}
-      volumes: {{- include "ml-platform.volumes" (dict "root" .root "keys" (list "url" "ingest-url" "tenant-key")) | nindent 8 }}
+          volumeMounts:
+            {{- include "ml-platform.mounts" .root | nindent 12 }}
+            {{- if and $isServing .root.Values.openid.secret }}
+            - {name: openid, mountPath: /etc/mlcore/openid, readOnly: true}
+            {{- end }}
+      volumes:
+        {{- include "ml-platform.volumes" (dict "root" .root "keys" (list "url" "ingest-url" "tenant-key")) | nindent 8 }}
+        {{- if and $isServing .root.Values.openid.secret }}
+        - name: openid
+          secret:
+            secretName: {{ .root.Values.openid.secret }}
+            defaultMode: 0440
+            items: [{key: client-secret, path: client-secret}]
+        {{- end }}
 {{- end }}
 
 {{/* The declarative configuration of Serve, as ml_core/cells/plan.py makes it without placements: the control loop's at its

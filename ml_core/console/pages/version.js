@@ -82,11 +82,12 @@ export default {
 
   connect(main, { version, training }, { params: { tenant, model }, session }) {
     const { inputs, output } = version.signature;
-    const refused = session.isOperator
-      ? html`The prediction plane takes keys of tenants only. Create a key of
-          <a href="${link(["t", tenant, "keys"])}">${tenant}</a> with the scope predict and sign in with it, or copy the
-          command.`
-      : session.lacks("predict");
+    const refused =
+      session.isOperator && session.credential === "key"
+        ? html`The prediction plane takes keys of tenants only. Create a key of
+            <a href="${link(["t", tenant, "keys"])}">${tenant}</a> with the scope predict and sign in with it, or copy the
+            command.`
+        : session.lacks("predict");
     const subject = {
       tenant,
       model,

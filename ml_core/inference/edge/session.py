@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class SessionCookie:
-    """ASGI middleware: adds the key of a session's cookie to a request without an ``Authorization`` header.
+    """ASGI middleware: adds the key or token of a session's cookie to a request without an ``Authorization`` header.
 
     A cookie that can't be opened is ignored, so that the request is answered as one without a key. A request with the
     header costs the look at the names of its headers.
@@ -69,8 +69,9 @@ class SessionCookie:
             ConfigurationError, RegistryUnavailableError: The secret of the sessions can't be read.
         """
         try:
-            # On a thread, because the secret may have to be read first.
-            key = await anyio.to_thread.run_sync(self._sessions.open, sealed)
+            key = self._sessions.open_at_once(sealed)
+            if key is None:  # once in a process: the secret of the sessions is read
+                key = await anyio.to_thread.run_sync(self._sessions.open, sealed)
         except AuthenticationError:
             return scope
         if scope["method"] not in _SAFE:
@@ -101,9 +102,9 @@ def is_secure(scope: Scope) -> bool:
     return "https" in (scope["scheme"], forwarded.decode("latin-1"))
 
 
-def cookie_of(scope: Scope) -> str:
-    """The name of the cookie. By https it is one that no other server of the domain can set."""
-    return f"__Host-{COOKIE}" if is_secure(scope) else COOKIE
+def cookie_of(scope: Scope, name: str = COOKIE) -> str:
+    """The name of a cookie. By https it is one that no other server of the domain can set."""
+    return f"__Host-{name}" if is_secure(scope) else name
 
 
 def session_of(header: bytes, name: str = COOKIE) -> str | None:

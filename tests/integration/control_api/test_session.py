@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
+import zlib
 from http.cookies import SimpleCookie
 
 import httpx
@@ -14,13 +17,15 @@ from hypothesis import strategies as st
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.client.inprocess import InProcessTransport
+from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.exceptions import AuthenticationError
 from ml_core.inference.edge.session import COOKIE, HEADER, session_of
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.platform_keys import PlatformKeyRepository
-from ml_core.registry.sessions import SESSION_S, Sessions
+from ml_core.registry.sessions import MAX_COOKIE_BYTES, SESSION_S, Sessions
 from support.inprocess_cell import ACME, Cell, make_cell
+from support.replicas import replica_settings
 from support.waiting import wait_until
 
 PATH = "/api/v1/session"
@@ -32,6 +37,10 @@ def browser(address):
     """A client that keeps cookies, as a browser does, and nothing else."""
     with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
         yield client
+
+
+def sessions_with(secret: str) -> Sessions:
+    return Sessions(lambda: secret, lambda: secret)
 
 
 def sign_in(browser, key, **headers):
@@ -56,13 +65,13 @@ def test_it_says_who_is_signed_in(browser, db, tenant_id, admin_key):
     sign_in(browser, admin_key)
     assert browser.get(PATH).json() == {
         "principal": f"key:{ApiKey.parse(admin_key).key_id}",
-        "tenant_id": tenant_id,
+        "tenants": [tenant_id],
         "scopes": ["admin"],
     }
     one = KeyRepository(db, tenant_id).create("mover", [Scope.READ, "promote:staging"])
     assert sign_in(browser, one).json()["scopes"] == ["promote:staging", "read"]
     operator = PlatformKeyRepository(db).create("operator", [Scope.READ])
-    assert sign_in(browser, operator).json()["tenant_id"] is None
+    assert sign_in(browser, operator).json()["tenants"] is None
     assert browser.get("/api/v1/tenants").status_code == 200
 
 
@@ -130,12 +139,12 @@ def test_what_is_no_key_is_refused(browser, body):
 
 def test_it_ends_after_hours(db):
     """However often it was used."""
-    sessions = Sessions(lambda: db.tenant_key)
-    fernet: Fernet = sessions._fernet
-    now = int(time.time())
-    assert sessions.open(fernet.encrypt_at_time(b"k", now - SESSION_S + 60).decode()) == "k"
+    sessions = sessions_with(db.tenant_key)
+    fernet: Fernet = sessions._fernet(db.tenant_key)
+    now, text = int(time.time()), zlib.compress(b"k")
+    assert sessions.open(fernet.encrypt_at_time(text, now - SESSION_S + 60).decode()) == "k"
     with pytest.raises(AuthenticationError):
-        sessions.open(fernet.encrypt_at_time(b"k", now - SESSION_S - 1).decode())
+        sessions.open(fernet.encrypt_at_time(text, now - SESSION_S - 1).decode())
 
 
 def test_each_process_opens_it_and_no_other_platform(db, browser, tenant_id, admin_key):
@@ -146,13 +155,13 @@ def test_each_process_opens_it_and_no_other_platform(db, browser, tenant_id, adm
     with httpx.Client(transport=transport, base_url="http://other", cookies={COOKIE: sealed}) as replica:
         assert replica.get(f"/api/v1/tenants/{tenant_id}").status_code == 200
     with pytest.raises(AuthenticationError):
-        Sessions(lambda: "00" * 32).open(sealed)
+        sessions_with("00" * 32).open(sealed)
 
 
 @given(st.text(max_size=80))
 def test_any_other_cookie_is_no_session(text):
     with pytest.raises(AuthenticationError):
-        Sessions(lambda: "11" * 32).open(text)
+        sessions_with("11" * 32).open(text)
 
 
 @pytest.mark.parametrize("other", ['prefs={"a": 1}', "a=b c", "nothing", "n=ä", '"=";', "=", f"x{COOKIE}=no"])
@@ -186,12 +195,41 @@ def test_no_cache_keeps_what_it_is_answered(browser, tenant_id, admin_key):
 
 def test_another_secret_ends_it():
     """At once, in processes that have opened sessions before."""
-    secrets = ["11" * 32, "11" * 32, "22" * 32]
-    sessions = Sessions(lambda: secrets.pop(0))
+    secret = "11" * 32
+    sessions = Sessions(lambda: secret, lambda: secret)
     sealed = sessions.seal("k")
+    assert sessions.open(sealed) == sessions.open_at_once(sealed) == "k"
+    secret = "22" * 32
+    for opened in (sessions.open, sessions.open_at_once):
+        with pytest.raises(AuthenticationError):
+            opened(sealed)
+
+
+def test_it_is_opened_without_a_thread_once_the_secret_is_known(db):
+    """The threads of the control API may all be busy for seconds. After another secret was seen, it is read again."""
+    process = DatabaseConnection(settings=replica_settings(db))
+    sessions = Sessions(lambda: process.tenant_key, lambda: process.known_tenant_key)
+    sealed = sessions_with(db.tenant_key).seal("k")
+    assert sessions.open_at_once(sealed) is None
     assert sessions.open(sealed) == "k"
-    with pytest.raises(AuthenticationError):
-        sessions.open(sealed)
+    assert sessions.open_at_once(sealed) == "k"
+    process._tenant_key.forget()
+    assert sessions.open_at_once(sealed) is None
+    process.close()
+
+
+@given(st.integers(0, 4500))
+def test_whatever_fits_is_opened(length):
+    """Tokens have thousands of characters, and browsers drop a cookie of more than 4,096 bytes."""
+    sessions = sessions_with("11" * 32)
+    token = base64.urlsafe_b64encode(hashlib.shake_256(b"signature").digest(length)).decode()[:length]
+    try:
+        sealed = sessions.seal(token)
+    except AuthenticationError:
+        assert length > 3700
+    else:
+        assert len(sealed) <= MAX_COOKIE_BYTES
+        assert sessions.open(sealed) == token
 
 
 @given(st.binary(max_size=80))
@@ -208,7 +246,7 @@ def test_predictions_are_tried_with_it(tmp_path):
     from ml_core.settings import ServingSettings
 
     cell: Cell = make_cell(LocalStore(tmp_path), ServingSettings())
-    key, sessions = cell.key(ACME, Scope.PREDICT), Sessions(lambda: "11" * 32)
+    key, sessions = cell.key(ACME, Scope.PREDICT), sessions_with("11" * 32)
     transport = InProcessTransport(SessionCookie(cell.app, sessions))
     with httpx.Client(transport=transport, base_url="http://cell", cookies={COOKIE: sessions.seal(key)}) as browser:
         path = f"/t/{ACME}/models/none/predict"

@@ -227,6 +227,26 @@ def test_artifacts_are_in_a_bucket_or_on_the_volume() -> None:
         assert ArtifactSettings(url=given["MLCORE_ARTIFACTS_URL"], region=given.get("MLCORE_ARTIFACTS_REGION")).bucket
 
 
+def test_only_workers_that_serve_have_the_secret_of_the_openid_client() -> None:
+    """The control API is there. A job runs code of a tenant; the pod of one could not even read the file."""
+    given = ("--values", str(CHART / "examples" / "production.yaml"), "--set", "jobs.maxWorkers=1")
+    found = pods(rendered(*given))
+    assert {"job", "jobs", "head", "workers"} <= found.keys()
+    for name, pod in found.items():
+        (container, *_), volumes = pod["spec"]["containers"], pod["spec"]["volumes"]
+        secrets = [each["secret"]["secretName"] for each in volumes if each["name"] == "openid"]
+        path = environment(pod).get("MLCORE_OIDC_CLIENT_SECRET_FILE")
+        assert (secrets, path is not None) == ((["ml-openid"], True) if name == "workers" else ([], False)), name
+        if path is not None:
+            (mounted,) = (each for each in container["volumeMounts"] if each["name"] == "openid")
+            (item,) = next(each for each in volumes if each["name"] == "openid")["secret"]["items"]
+            assert f"{mounted['mountPath']}/{item['path']}" == path
+            named = {each: text for each, text in environment(pod).items() if each.startswith("MLCORE_OIDC_") and text}
+            named["MLCORE_OIDC_CLIENT_SECRET"] = "s"
+            assert Settings.from_environment(named).oidc.client_id
+    assert "openid" not in {each["name"] for each in pods(rendered())["workers"]["spec"]["volumes"]}
+
+
 def test_trusted_modules_reach_each_pod_that_opens_models() -> None:
     """Replicas, the control API and jobs, in whatever pods they run; the control loop hands them to RayJobs."""
     given = ("--values", str(CHART / "examples" / "production.yaml"), "--set", "settings.MLCORE_TRUSTED_MODULES=acme")

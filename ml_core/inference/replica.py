@@ -41,10 +41,12 @@ from ml_core.settings import Settings, required
 logger = logging.getLogger(__name__)
 
 START_WAIT_S = 20.0
-"""How long a replica loads models before it is ready. Afterwards a request loads what it needs, before all others.
+"""How long a replica waits for its first assignment before it continues in the background."""
+MODELS_WAIT_S = 5.0
+"""How long it loads models then before it is ready. Afterwards a request loads what it needs, before all others.
 
-A replica that was ready at once would answer late while the others are under load; 20 s are enough for the models that
-were asked recently, and for 5,000 small models on one busy core.
+A replica that was ready at once would answer late while the others are under load; a longer wait would keep callers
+waiting where it is the only one. 5 s are enough for the models that were asked recently, if they are small.
 """
 
 # How long a thread that computes may hold the interpreter lock. The default of 5 ms would be added to the latency of
@@ -168,8 +170,9 @@ class Replica:
         On a machine that has no record of these, it waits for all models.
 
         Args:
-            wait_s: Longest wait in seconds. Afterwards the replica continues in the background: without an assignment
-                it answers "not ready", and requests load models that are not loaded yet.
+            wait_s: Longest wait in seconds, for models at most ``MODELS_WAIT_S``. Afterwards the replica continues in
+                the background: without an assignment it answers "not ready", and requests load models that are not
+                loaded yet.
 
         Returns:
             Whether these loads ended in that time.
@@ -194,7 +197,7 @@ class Replica:
             return False
         recent = sum(self.table.pointer(key) is not None for key in self._recent)
         left = self.table.describe()["pointers"] - recent if recent else 0
-        is_loaded = self.table.wait_idle(max(0.0, deadline - time.monotonic()), left=left)
+        is_loaded = self.table.wait_idle(min(MODELS_WAIT_S, max(0.0, deadline - time.monotonic())), left=left)
         self.table.make_way()
         freeze_loaded()
         logger.info("Serving: %s.", self.service.describe())

@@ -89,3 +89,26 @@ def test_without_a_record_it_waits_for_all_models(own: DatabaseConnection, acme:
     finally:
         replica.stop()
     assert not (own.settings.platform.home / "recent" / "shared.json").exists(), "nobody asked"
+
+
+def test_it_waits_for_models_a_moment_only(
+    own: DatabaseConnection, acme: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the only replica: a request loads its model before the thousands that are loaded ahead."""
+    go_on = threading.Event()
+
+    def load(store: ArtifactStore, version: ServableVersion, trust: Trust) -> LoadedModel:
+        assert version.ref.model_id == "m2" or go_on.wait(30)
+        return load_version(store, version, trust)
+
+    monkeypatch.setattr(replica_module, "load_version", load)
+    monkeypatch.setattr(replica_module, "MODELS_WAIT_S", 0.1)
+    replica = Replica(replica_settings(own), "hurried")
+    try:
+        assert replica.start(wait_s=30) is False
+        assert replica.service.is_ready
+        wanted = replica.table.target((acme, "m2", PRODUCTION))
+        assert replica.table.request_load(wanted).result(30) is not None
+    finally:
+        go_on.set()
+        replica.stop()

@@ -7,8 +7,8 @@ a delta can't have missed one.
 A dedicated cell follows its tenant. The shared cell follows all tenants but those that have moved to their own cells;
 during a move both follow the tenant.
 
-Unreadable rows are logged and skipped, and so is what a tenant has beyond ``MAX_TENANT_BYTES`` in one read, so that one
-tenant can't stall the cell or fill its replicas.
+Unreadable rows are logged and skipped, and so are long documents of a tenant beyond ``MAX_TENANT_BYTES`` in one read,
+so that one tenant can't stall the cell or fill its replicas.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.database.streaming import Stream
 from ml_core.database.tables import (
     api_keys,
     environments,
@@ -35,10 +36,10 @@ from ml_core.database.tables import (
     versions,
 )
 from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
-from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
+from ml_core.domain.assignment import MAX_TENANT_BYTES, AssignmentDelta, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.placement import SHARED_CELL, tenant_of
 from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
-from ml_core.domain.version import ServableVersion
+from ml_core.domain.version import ServableVersion, long_bytes
 from ml_core.exceptions import MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
@@ -60,9 +61,7 @@ _log = logging.getLogger(__name__)
 # What reading a row raises that no release of the platform wrote, or a later one did.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, MLFrameworkError)
 
-MAX_TENANT_BYTES = 64 * 2**20
-"""Of the documents of a tenant's versions that one read takes; those of 5,000 usual models."""
-_ROWS_AT_ONCE = 10  # of which each may hold a signature and a self-test of the largest size
+_SNAPSHOT_TIMEOUT = "10min"  # of one statement that reads all pointers: 100,000 take some seconds
 
 _Value = TypeVar("_Value")
 _Row = TypeVar("_Row")
@@ -97,11 +96,13 @@ class FeedReader:
     def __init__(self, db: DatabaseConnection, cell: str = SHARED_CELL) -> None:
         self._db = db
         self._tenant_id = tenant_of(cell)
-        self._clock: AnySelect = sa.select(*_CLOCK.selected_columns, _live_replicas(cell))
+        self._clock: AnySelect = sa.select(*_CLOCK.selected_columns, _live_replicas(cell), *_IS_STAMPED)
+        self._snapshot = Stream(self._parts(None))
+        self._delta = Stream(self._parts(_SINCE))
         self._epoch: object = None
 
     def read(self, after: int | None) -> AssignmentDelta:
-        """What changed after a generation, in four queries at most and one when nothing did.
+        """What changed after a generation, in four queries at most, two for a promotion and one when nothing did.
 
         A key whose row can't be read counts as revoked. A pointer whose version can't be read is not named, so that a
         reader of a delta goes on with what it has. One whose canary or shadow can't be read is served without it.
@@ -111,7 +112,7 @@ class FeedReader:
                 a backup it gives a snapshot too, whether or not the registry has reached that generation again.
         """
         with self._db.serving() as connection:
-            epoch, now, live = connection.execute(self._clock).one()
+            epoch, now, live, has_tenants, has_keys = connection.execute(self._clock, {"since": after or 0}).one()
             replicas = max(1, live)  # this one may not have reported yet
             if self._epoch not in (None, epoch):
                 after = None
@@ -119,11 +120,11 @@ class FeedReader:
                 self._epoch = epoch
                 return AssignmentDelta(now, False, {}, {}, {}, epoch=epoch, replicas=replicas)
             since = after if after is not None and after < now else None
-            found = self._tenants(connection, since)
+            found = self._tenants(connection, since) if since is None or has_tenants else {}
             # In a delta, these may have come from another cell: all that they have is new here.
-            changed = [] if since is None else [tenant for tenant, policies in found.items() if policies is not None]
+            changed = [] if since is None else [str(tenant) for tenant, policies in found.items() if policies]
             rollouts, unreadable = self._rollouts(connection, since, changed)
-            keys = self._keys(connection, since, changed)
+            keys = self._keys(connection, since, changed) if since is None or has_keys or changed else {}
             self._epoch = epoch
             return AssignmentDelta(
                 generation=now,
@@ -156,15 +157,22 @@ class FeedReader:
         return dict(pair for pair in found if pair is not None)
 
     def _rollouts(
-        self, connection: Connection, since: int | None, changed: Sequence[TenantId]
+        self, connection: Connection, since: int | None, changed: Sequence[str]
     ) -> tuple[dict[PointerRef, Rollout | None], frozenset[PointerRef]]:
         parts: dict[tuple[str, str, str], dict[str, _Part]] = {}
         taken_bytes: Counter[str] = Counter()
-        for row in connection.execute(self._parts(since, changed), execution_options={"yield_per": _ROWS_AT_ONCE}):
-            documents = (row.signature, row.self_test, row.modules, row.compiled)
-            taken_bytes[row.of] += sum(len(each or "") for each in documents)
-            is_too_much = taken_bytes[row.of] > MAX_TENANT_BYTES
-            parts.setdefault((row.of, row.model, row.environment), {})[row.part] = _part(row, is_too_much=is_too_much)
+        if since is None:
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_SNAPSHOT_TIMEOUT}'")
+            reading = self._snapshot.rows(connection)
+        else:
+            reading = self._delta.rows(connection, since=since, changed=changed)
+        with reading as rows:
+            for row in rows:
+                size = long_bytes(row.signature, row.self_test, row.modules, row.compiled)
+                is_too_much = size > 0 and taken_bytes[row.of] + size > MAX_TENANT_BYTES
+                taken_bytes[row.of] += 0 if is_too_much else size
+                part = _part(row, is_too_much=is_too_much)
+                parts.setdefault((row.of, row.model, row.environment), {})[row.part] = part
         rollouts: dict[PointerRef, Rollout | None] = {}
         unreadable: set[PointerRef] = set()
         for key, found in parts.items():
@@ -180,7 +188,7 @@ class FeedReader:
                 rollouts[ref] = _rollout(found, stable.version)
         return rollouts, frozenset(unreadable)
 
-    def _parts(self, since: int | None, changed: Sequence[TenantId]) -> sa.CompoundSelect[*tuple[Any, ...]]:
+    def _parts(self, since: sa.ColumnElement[int] | None) -> sa.CompoundSelect[*tuple[Any, ...]]:
         """A row for each pointer's stable version, and one for its canary and its shadow where it has them.
 
         Three selects rather than two more joins: nearly all pointers have neither, and cost nothing that way.
@@ -209,11 +217,11 @@ class FeedReader:
             statement = statement.where(self._is_followed(pointer.tenant_id))
             is_live = sa.and_(column.is_not(None), sa.not_(_OF_DELETED_TENANT))
             stamp = pointer.feed_generation
-            selects.append(_restrict(statement, stamp, is_live, since, pointer.tenant_id.in_(changed)))
+            selects.append(_restrict(statement, stamp, is_live, since, pointer.tenant_id == sa.any_(_CHANGED)))
         return sa.union_all(*selects)
 
     def _keys(
-        self, connection: Connection, since: int | None, changed: Sequence[TenantId]
+        self, connection: Connection, since: int | None, changed: Sequence[str]
     ) -> dict[KeyRef, KeyRecord | None]:
         of_tenant = api_keys.c.tenant_id
         joined = api_keys.join(tenants, tenants.c.tenant_id == of_tenant)
@@ -246,7 +254,7 @@ class FeedReader:
                 model_id=ref.model_id,
                 version=ref.version,
             )
-        return found
+        return packed_from(row)  # readers keep it for a while, and its documents may have megabytes
 
 
 class KeyWatch:
@@ -273,11 +281,17 @@ class KeyWatch:
 _CLOCK = sa.select(feed_clock.c.epoch, feed_clock.c.generation)
 _QUOTA_COLUMNS = [column for column in prediction_quotas.c if column.name != "tenant_id"]
 _SINCE = sa.bindparam("since", type_=sa.BigInteger)
-_IS_ANY_STAMPED = sa.select(
-    sa.or_(
-        sa.exists().where(tenants.c.feed_generation > _SINCE), sa.exists().where(api_keys.c.feed_generation > _SINCE)
-    )
-)
+_CHANGED = sa.bindparam("changed", type_=sa.ARRAY(sa.Text))
+
+
+def _is_any_newer(stamp: sa.Column[int]) -> sa.ColumnElement[bool]:
+    # Not EXISTS, whose plan for any generation would read the table from its beginning: it would expect a row soon.
+    newest = sa.select(stamp).where(stamp > _SINCE).order_by(stamp.desc()).limit(sa.literal_column("1"))
+    return newest.scalar_subquery().is_not(None)
+
+
+_IS_STAMPED = [_is_any_newer(table.c.feed_generation) for table in (tenants, api_keys)]
+_IS_ANY_STAMPED = sa.select(sa.or_(*_IS_STAMPED))
 
 
 def renew_epoch(connection: Connection) -> None:
@@ -293,7 +307,7 @@ def _restrict(
     statement: AnySelect,
     stamp: sa.ColumnElement[int],
     is_live: sa.ColumnElement[bool],
-    since: int | None,
+    since: int | sa.ColumnElement[int] | None,
     is_new: sa.ColumnElement[bool] = _NOTHING,
 ) -> AnySelect:
     """A snapshot names what there is; a delta also what is gone, as far as it changed or is new to the cell."""
@@ -343,7 +357,7 @@ def _part(row: AnyRow, *, is_too_much: bool) -> _Part:
     name = f"{row.of}/{row.model}:{row.environment}"
     version = None
     if is_too_much:
-        _log.warning("The tenant of %s has more than %d bytes to be read; it is skipped.", name, MAX_TENANT_BYTES)
+        _log.warning("The tenant of %s has more than %d bytes of documents; it is skipped.", name, MAX_TENANT_BYTES)
     elif row.version is not None:
         version = _readable(packed_from, row, f"{row.part} version that is served by", name)
     return _Part(version, row.version is not None, row.generation, row.canary_percent, row.canary_sticky)

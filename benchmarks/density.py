@@ -284,7 +284,7 @@ def hot(models: Sequence[Model], share: float) -> list[Model]:
     return [models[rank] for rank in ranks[: max(1, int(share * len(models)))]]
 
 
-async def under_load(port: int, models: Sequence[Model], cold: Sequence[Model], seconds: float) -> dict[str, Any]:
+async def under_load(port: int, models: Sequence[Model], cold: Iterable[Model], seconds: float) -> dict[str, Any]:
     """A Zipf load on some connections, and beside it first requests of models that are not loaded."""
     client = Client(port)
     load = [asyncio.create_task(client.ask(zipf(models, seed), seconds)) for seed in range(1, _CONNECTIONS + 1)]

@@ -18,15 +18,15 @@ _ROWS_AT_ONCE = 10  # that the driver holds; of a libpq before 17 one
 class Stream:
     """A statement whose rows are handed on as they arrive, so that no process holds them all.
 
-    SQLAlchemy would read them through a cursor of the server, with a round trip for each few rows and a plan for the
-    first of them. That takes six times as long.
+    SQLAlchemy would read them through a cursor of the server: three more round trips, one more for each few rows, and a
+    plan for the first of them.
 
     Args:
         statement: A query. It is compiled now, since that takes as long as reading a few rows.
     """
 
     def __init__(self, statement: sa.sql.expression.SelectBase) -> None:
-        compiled = statement.compile(dialect=PGDialect_psycopg())
+        compiled = statement.compile(dialect=PGDialect_psycopg())  # type: ignore[no-untyped-call]
         self._text, self._values = str(compiled), compiled.params
         self._rows_at_once = _ROWS_AT_ONCE if capabilities.has_stream_chunked() else 1
 

@@ -42,11 +42,11 @@ logger = logging.getLogger(__name__)
 
 START_WAIT_S = 20.0
 """How long a replica waits for its first assignment before it continues in the background."""
-MODELS_WAIT_S = 5.0
+MODELS_WAIT_S = 3.0
 """How long it loads models then before it is ready. Afterwards a request loads what it needs, before all others.
 
 A replica that was ready at once would answer late while the others are under load; a longer wait would keep callers
-waiting where it is the only one. 5 s are enough for the models that were asked recently, if they are small.
+waiting where it is the only one. 3 s are enough for the models that were asked recently, if they are small.
 """
 
 # How long a thread that computes may hold the interpreter lock. The default of 5 ms would be added to the latency of

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -74,13 +74,6 @@ _OF_DELETED_TENANT = sa.exists().where(
 
 _NOTHING: sa.ColumnElement[bool] = sa.false()
 
-# The parts of a rollout, each with the column that names its version.
-_PARTS = {
-    "stable": environments.c.version,
-    "canary": environments.c.canary_version,
-    "shadow": environments.c.shadow_version,
-}
-
 
 class FeedReader:
     """Reads a cell's assignment as the serving role, for one reader: it notices when the registry was restored.
@@ -97,8 +90,8 @@ class FeedReader:
         self._db = db
         self._tenant_id = tenant_of(cell)
         self._clock: AnySelect = sa.select(*_CLOCK.selected_columns, _live_replicas(cell), *_IS_STAMPED)
-        self._snapshot = Stream(self._parts(None))
-        self._delta = Stream(self._parts(_SINCE))
+        self._snapshot = Stream(self._versions(None))
+        self._delta = Stream(self._versions(_SINCE))
         self._epoch: object = None
 
     def read(self, after: int | None) -> AssignmentDelta:
@@ -159,7 +152,7 @@ class FeedReader:
     def _rollouts(
         self, connection: Connection, since: int | None, changed: Sequence[str]
     ) -> tuple[dict[PointerRef, Rollout | None], frozenset[PointerRef]]:
-        parts: dict[tuple[str, str, str], dict[str, _Part]] = {}
+        pointers: dict[tuple[str, str, str], _Pointer] = {}
         taken_bytes: Counter[str] = Counter()
         if since is None:
             connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_SNAPSHOT_TIMEOUT}'")
@@ -171,54 +164,48 @@ class FeedReader:
                 size = long_bytes(row.signature, row.self_test, row.modules, row.compiled)
                 is_too_much = size > 0 and taken_bytes[row.of] + size > MAX_TENANT_BYTES
                 taken_bytes[row.of] += 0 if is_too_much else size
-                part = _part(row, is_too_much=is_too_much)
-                parts.setdefault((row.of, row.model, row.environment), {})[row.part] = part
+                key = (row.of, row.model, row.environment)
+                if (pointer := pointers.get(key)) is None:
+                    names = (row.stable, row.canary, row.shadow)
+                    pointer = pointers[key] = _Pointer(row.generation, names, row.canary_percent, row.canary_sticky, {})
+                if row.version is not None:
+                    pointer.versions[row.version] = _version(row, is_too_much=is_too_much)
         rollouts: dict[PointerRef, Rollout | None] = {}
         unreadable: set[PointerRef] = set()
-        for key, found in parts.items():
+        for key, pointer in pointers.items():
             ref = _readable(_pointer_ref, key, "environment", "/".join(key))
             if ref is None:
                 continue  # no pointer of this release can have such a name
-            stable = found["stable"]
-            if not stable.has_version:
+            if pointer.names[0] is None:
                 rollouts[ref] = None
-            elif stable.version is None:
+            elif (rollout := pointer.rollout()) is None:
                 unreadable.add(ref)
             else:
-                rollouts[ref] = _rollout(found, stable.version)
+                rollouts[ref] = rollout
         return rollouts, frozenset(unreadable)
 
-    def _parts(self, since: sa.ColumnElement[int] | None) -> sa.CompoundSelect[*tuple[Any, ...]]:
-        """A row for each pointer's stable version, and one for its canary and its shadow where it has them.
-
-        Three selects rather than two more joins: nearly all pointers have neither, and cost nothing that way.
-        """
+    def _versions(self, since: sa.ColumnElement[int] | None) -> AnySelect:
+        """A row for each version that a pointer names; for one that names none a row without a version."""
         pointer = environments.c
-        selects = []
-        for part, column in _PARTS.items():
-            on = sa.and_(
-                versions.c.tenant_id == pointer.tenant_id,
-                versions.c.model_id == pointer.model_id,
-                versions.c.version == column,
-            )
-            joined = environments.join(versions, on, isouter=part == "stable").join(
-                models, sa.and_(models.c.tenant_id == pointer.tenant_id, models.c.model_id == pointer.model_id)
-            )
-            named = (
-                sa.literal(part, sa.Text).label("part"),
-                pointer.tenant_id.label("of"),
-                pointer.model_id.label("model"),
-                pointer.environment,
-                pointer.generation,
-                pointer.canary_percent,
-                pointer.canary_sticky,
-            )
-            statement = sa.select(*named, *SERVABLE_COLUMNS).select_from(joined)
-            statement = statement.where(self._is_followed(pointer.tenant_id))
-            is_live = sa.and_(column.is_not(None), sa.not_(_OF_DELETED_TENANT))
-            stamp = pointer.feed_generation
-            selects.append(_restrict(statement, stamp, is_live, since, pointer.tenant_id == sa.any_(_CHANGED)))
-        return sa.union_all(*selects)
+        names = (pointer.version, pointer.canary_version, pointer.shadow_version)
+        of_pointer = (versions.c.tenant_id == pointer.tenant_id, versions.c.model_id == pointer.model_id)
+        of_model = (models.c.tenant_id == pointer.tenant_id, models.c.model_id == pointer.model_id)
+        # One join for all three: a delta takes as long to be planned as to be read.
+        joined = environments.join(versions, sa.and_(*of_pointer, versions.c.version.in_(names)), isouter=True)
+        statement = sa.select(
+            pointer.tenant_id.label("of"),
+            pointer.model_id.label("model"),
+            pointer.environment,
+            pointer.generation,
+            *(name.label(label) for name, label in zip(names, _PARTS, strict=True)),
+            pointer.canary_percent,
+            pointer.canary_sticky,
+            *SERVABLE_COLUMNS,
+        ).select_from(joined.join(models, sa.and_(*of_model)))
+        statement = statement.where(self._is_followed(pointer.tenant_id))
+        is_live = sa.and_(pointer.version.is_not(None), sa.not_(_OF_DELETED_TENANT))
+        is_new = pointer.tenant_id == sa.any_(_CHANGED)
+        return _restrict(statement, pointer.feed_generation, is_live, since, is_new)
 
     def _keys(
         self, connection: Connection, since: int | None, changed: Sequence[str]
@@ -343,37 +330,39 @@ def _live_replicas(cell: str) -> sa.ScalarSelect[int]:
     return sa.select(sa.func.count()).select_from(replica_reports).where(is_live).scalar_subquery()
 
 
-class _Part(NamedTuple):
-    """One part of a pointer; ``version`` is None if the part has no version or it can't be read."""
+_PARTS = ("stable", "canary", "shadow")
 
-    version: ServableVersion | None
-    has_version: bool
+
+class _Pointer(NamedTuple):
+    """What a pointer names: its parts in the order of ``_PARTS``, and name → version, or None if it can't be read."""
+
     generation: int
+    names: tuple[str | None, str | None, str | None]
     canary_percent: int | None
     canary_sticky: str | None
+    versions: dict[str, ServableVersion | None]
+
+    def rollout(self) -> Rollout | None:
+        """What it serves. Without a canary or a shadow that can't be read it can do; None without a stable version."""
+        stable, canary, shadow = (None if name is None else self.versions.get(name) for name in self.names)
+        if stable is None:
+            return None
+        found = zip(_PARTS, self.names, (stable, canary, shadow), strict=True)
+        return Rollout(
+            stable,
+            self.generation,
+            None if canary is None else CanaryRollout(canary, self.canary_percent or 0, self.canary_sticky),
+            shadow,
+            unreadable=tuple(part for part, name, version in found if name is not None and version is None),
+        )
 
 
-def _part(row: AnyRow, *, is_too_much: bool) -> _Part:
+def _version(row: AnyRow, *, is_too_much: bool) -> ServableVersion | None:
     name = f"{row.of}/{row.model}:{row.environment}"
-    version = None
     if is_too_much:
         _log.warning("The tenant of %s has more than %d bytes of documents; it is skipped.", name, MAX_TENANT_BYTES)
-    elif row.version is not None:
-        version = _readable(packed_from, row, f"{row.part} version that is served by", name)
-    return _Part(version, row.version is not None, row.generation, row.canary_percent, row.canary_sticky)
-
-
-def _rollout(parts: Mapping[str, _Part], stable: ServableVersion) -> Rollout:
-    """What a pointer serves. Without a canary or a shadow that can't be read it can do."""
-    versions_of = {part: found.version for part, found in parts.items()}
-    first, canary = parts["stable"], versions_of.get("canary")
-    return Rollout(
-        stable,
-        first.generation,
-        None if canary is None else CanaryRollout(canary, first.canary_percent or 0, first.canary_sticky),
-        versions_of.get("shadow"),
-        unreadable=tuple(part for part, version in versions_of.items() if version is None),
-    )
+        return None
+    return _readable(packed_from, row, f"version {row.version} that is served by", name)
 
 
 def _pointer_ref(key: tuple[str, str, str]) -> PointerRef:

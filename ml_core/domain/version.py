@@ -158,7 +158,7 @@ def long_bytes(*documents: str | None) -> int:
 
     Replicas keep them as long as a pointer names the version, so they are bounded for each tenant.
     """
-    return max(0, sum(len(each) for each in documents if each is not None) - SHARED_BYTES)
+    return max(0, sum(map(len, filter(None, documents))) - SHARED_BYTES)
 
 
 class PackedVersion(ServableVersion):

@@ -59,6 +59,30 @@ def test_an_outage_costs_what_does_not_fit_and_no_restart(own_db):
     assert counts["lost"] == {"queue_full": lost}
 
 
+def test_a_tenant_with_large_rows_costs_no_other_its_rows(own_db: DatabaseConnection) -> None:
+    """While Postgres is away the spool keeps space for the others; what is lost is counted for whose rows they were."""
+    large, small = new_tenant(own_db), new_tenant(own_db)
+    log = PredictionLog(PredictionIngest(own_db), PredictionLogSettings(flush_s=0.05, queue_mb=24))
+    EmbeddedServer(own_db.settings.platform.home).stop()
+    log.start()
+    try:
+        row = {"text": "x" * 500_000}
+        for number in range(100):
+            log.append(spooled(large, [row], request_id=f"large{number}"))
+            log.append(spooled(small, request_id=f"small{number}"))
+        wait_until(lambda: log.describe()["error"] == "registry_unavailable")
+        EmbeddedServer(own_db.settings.platform.home).start()
+        wait_until(lambda: log.describe()["queued"] == 0, 60)
+    finally:
+        log.close()
+    lost = log.describe()["lost"]["queue_full"]
+    assert 50 < lost < 80, "it has more than half of the spool, and not all"
+    assert len(PredictionRepository(own_db, small).list(limit=200).items) == 100
+    assert len(PredictionRepository(own_db, large).list(limit=200).items) == 100 - lost
+    assert PredictionRepository(own_db, small).losses(today(), today()) == []
+    assert sum(loss.rows for loss in PredictionRepository(own_db, large).losses(today(), today())) == lost
+
+
 @pytest.fixture
 def slow_db(own_db: DatabaseConnection, monkeypatch: pytest.MonkeyPatch) -> DatabaseConnection:
     """A registry that stores a row in 10 ms and ends a statement after 200 ms."""

@@ -21,6 +21,7 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import threading
 import time
 from collections import deque
@@ -194,6 +195,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=50)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/flip.json"))
     options = parser.parse_args()
+    sys.setswitchinterval(0.0005)  # or clients and promotions wait for each other here, 5 ms each, and not for replicas
     with temporary_platform() as (db, state):
         flips, key, body = prepare(db, options.models)
         one = Flips(db, flips.models[:1], flips.versions, flips.predicts)

@@ -58,6 +58,13 @@ def translated(where: str) -> Iterator[None]:
         raise known from error
 
 
+def is_timeout(error: MLFrameworkError) -> bool:
+    """Whether Postgres ended a statement because it took too long."""
+    cause = error.__cause__
+    cause = cause.orig if isinstance(cause, sqlalchemy.exc.DBAPIError) else cause
+    return isinstance(cause, psycopg.errors.QueryCanceled)
+
+
 def _translate(error: BaseException | None, where: str) -> MLFrameworkError | None:
     if (what := _missing_object(error)) is not None:
         return _outdated(f"The registry lacks a {what} that this release needs.", where)

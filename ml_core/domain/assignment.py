@@ -11,6 +11,9 @@ from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
 from ml_core.domain.version import ServableVersion
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
 
+MAX_TENANT_BYTES = 64 * 2**20
+"""Of the long documents of a tenant's versions in a replica (``ServableVersion.long_bytes``)."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class PointerRef:
@@ -63,6 +66,11 @@ class Rollout:
             yield self.canary.version
         if self.shadow is not None:
             yield self.shadow
+
+    @property
+    def long_bytes(self) -> int:
+        """Those of its versions."""
+        return sum(version.long_bytes for version in self.versions())
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,11 @@ class ServableVersion:
     modules: tuple[RequiredModule, ...] = ()
     compiled: CompiledForm | None = None
 
+    @property
+    def long_bytes(self) -> int:
+        """See ``long_bytes``; 0 of a version that was not read for a cell."""
+        return 0
+
     def opened(self) -> ServableVersion:
         """The version with its signature at hand."""
         return self
@@ -148,6 +153,14 @@ SHARED_BYTES = 16_384
 """Of a document: larger ones, which may have megabytes, are not kept to be shared between versions."""
 
 
+def long_bytes(*documents: str | None) -> int:
+    """Of the texts of a version's documents what is beyond ``SHARED_BYTES``: of a usual version nothing.
+
+    Replicas keep them as long as a pointer names the version, so they are bounded for each tenant.
+    """
+    return max(0, sum(map(len, filter(None, documents))) - SHARED_BYTES)
+
+
 class PackedVersion(ServableVersion):
     """A version whose signature and self-test are JSON text, a quarter of the size of the values.
 
@@ -159,11 +172,13 @@ class PackedVersion(ServableVersion):
         self_test: The JSON text of the self-test, UTF-8.
         modules: As of ``ServableVersion``.
         compiled: As of ``ServableVersion``.
+        long_bytes: See ``long_bytes``.
     """
 
-    __slots__ = ("_self_test_text", "_signature_text")
+    __slots__ = ("_self_test_text", "_signature_text", "long_bytes")
     _signature_text: bytes
     _self_test_text: bytes
+    long_bytes: int
 
     def __init__(
         self,
@@ -172,6 +187,7 @@ class PackedVersion(ServableVersion):
         self_test: bytes,
         modules: tuple[RequiredModule, ...] = (),
         compiled: CompiledForm | None = None,
+        long_bytes: int = 0,
     ) -> None:
         # The slots of the two documents stay empty, so that ``__getattr__`` is asked for them.
         for name, value in zip(("ref", "model_type", "digest", "size_bytes", "format"), named, strict=True):
@@ -180,6 +196,7 @@ class PackedVersion(ServableVersion):
         object.__setattr__(self, "compiled", compiled)
         object.__setattr__(self, "_signature_text", signature)
         object.__setattr__(self, "_self_test_text", self_test)
+        object.__setattr__(self, "long_bytes", long_bytes)
 
     def __getattr__(self, name: str) -> Any:
         if name == "signature":
@@ -206,7 +223,8 @@ class PackedVersion(ServableVersion):
             ModelLoadError: A document can't be read.
         """
         named = (self.ref, self.model_type, self.digest, self.size_bytes, self.format)
-        opened = PackedVersion(named, self._signature_text, self._self_test_text, self.modules, self.compiled)
+        texts = (self._signature_text, self._self_test_text)
+        opened = PackedVersion(named, *texts, self.modules, self.compiled, self.long_bytes)
         object.__setattr__(opened, "signature", self.signature)
         return opened
 

@@ -137,6 +137,18 @@ class LoadQueue(Generic[T]):
                     self._ahead.move_to_end(key, last=False)
                 self._start_thread()
 
+    def forget(self, key: VersionKey) -> None:
+        """Cancel the load of a version, unless it has begun or a request waits for it."""
+        with self._changed:
+            self._ahead.pop(key, None)
+            job = self._jobs.get(key)
+            if job is not None and job.priority is not LoadPriority.DEMAND and not job.started:
+                del self._jobs[key]
+                job.future.cancel()
+                self._heap = [each for each in self._heap if each[2] is not job]  # its version may have megabytes
+                heapq.heapify(self._heap)
+            self._changed.notify_all()
+
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the load queue is closed")
@@ -233,10 +245,10 @@ class LoadQueue(Generic[T]):
 class Failure:
     """The last failed load of a version. ``retry_at`` is on the clock of the table, in seconds."""
 
-    __slots__ = ("attempts", "error", "retry_at", "version")
+    __slots__ = ("attempts", "error", "key", "retry_at")
 
-    def __init__(self, version: ServableVersion, error: MLFrameworkError, attempts: int, now: float) -> None:
-        self.version = version
+    def __init__(self, key: VersionKey, error: MLFrameworkError, attempts: int, now: float) -> None:
+        self.key = key  # not the version, whose documents may have megabytes: failures outlive pointers
         self.error = copy.copy(error)  # without the traceback, which keeps the artifact and the model alive
         self.attempts = attempts
         self.retry_at = now + min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempts - 1, 10))
@@ -259,9 +271,9 @@ class Failures:
 
     def record(self, version: ServableVersion, error: MLFrameworkError) -> Failure:
         """Record a failed load."""
-        before = self.by_key.get(version_key(version))
-        failure = Failure(version, error, before.attempts + 1 if before else 1, self._clock())
-        self.by_key[version_key(version)] = failure
+        key = version_key(version)
+        before = self.by_key.get(key)
+        failure = self.by_key[key] = Failure(key, error, before.attempts + 1 if before else 1, self._clock())
         return failure
 
     def cooling(self, version: ServableVersion) -> Failure | None:
@@ -269,7 +281,7 @@ class Failures:
         failure = self.by_key.get(version_key(version))
         return failure if failure is not None and self._clock() < failure.retry_at else None
 
-    def due(self) -> list[ServableVersion]:
+    def due(self) -> list[VersionKey]:
         """The versions whose pause is over."""
         now = self._clock()
-        return [failure.version for failure in self.by_key.values() if failure.retry_at <= now]
+        return [failure.key for failure in self.by_key.values() if failure.retry_at <= now]

@@ -204,7 +204,7 @@ class ModelTable:
         self._clock = clock
         self._hooks = hooks
         self._lock = threading.Lock()
-        self._pointers = Pointers(lambda version: self._residents.rank(version))
+        self._pointers = Pointers(self._unnamed)
         self._residents = Residents(max_memory_bytes, self._pointers.names, hooks)
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(threads=load_threads)
@@ -222,6 +222,7 @@ class ModelTable:
     ) -> None:
         """Apply a change of the assignment; versions are loaded in the background.
 
+        A pointer beyond what its tenant may have in long documents keeps its present rollout (``MAX_TENANT_BYTES``).
         One thread at a time may call this and ``drop_tenant``.
 
         Args:
@@ -240,6 +241,9 @@ class ModelTable:
             with self._lock:  # per pointer, so that requests do not wait for a snapshot of 100,000 pointers
                 if rollout is None:
                     self._pointers.withdraw(key)
+                    continue
+                if not self._pointers.has_room(key, rollout):
+                    logger.warning("The tenant of %s has too many long documents; it keeps what it has.", "/".join(key))
                     continue
                 before = self.pointer(key)
                 is_moved = before is None or before.wanted.generation != rollout.generation
@@ -261,6 +265,10 @@ class ModelTable:
                     self._queue.submit(version, LoadPriority.FLIP, self._load)
                 else:  # a new pointer does not wait for those of a snapshot
                     self._queue.submit_ahead(version, self._load, first=not is_snapshot)
+
+    def _unnamed(self, version: VersionKey) -> None:
+        self._residents.rank(version)
+        self._queue.forget(version)
 
     def drop_tenant(self, tenant_id: str) -> None:
         """Withdraw every pointer of a tenant and free its models."""
@@ -425,7 +433,8 @@ class ModelTable:
     def retry_failed(self) -> int:
         """Retry the failed loads of wanted versions whose pause is over; returns their number."""
         with self._lock:
-            due = [version for version in self._failures.due() if self._pointers.is_wanted(version)]
+            found = map(self._pointers.wanted, self._failures.due())
+            due = [version for version in found if version is not None]
         for version in due:
             self._queue.submit(version, LoadPriority.FLIP, self._load)
         return len(due)
@@ -438,7 +447,7 @@ class ModelTable:
     def failures(self) -> list[Failure]:
         """The failed loads of wanted versions."""
         with self._lock:
-            return [each for each in self._failures.by_key.values() if self._pointers.is_wanted(each.version)]
+            return [each for each in self._failures.by_key.values() if self._pointers.wanted(each.key) is not None]
 
     def pending(self) -> Pending:
         """The wanted versions that are not loaded, in the time of a report however many are deferred.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
-from ml_core.domain.assignment import CanaryRollout, PointerRef, Rollout
+from ml_core.domain.assignment import MAX_TENANT_BYTES, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import Action, ModelNotFoundError
 from ml_core.ids import VersionRef
@@ -66,6 +67,8 @@ class Pointer:
         self.wanted, self.wanted_key = rollout, version_key(rollout.stable)
         self.canary_key = None if canary is None else version_key(canary.version)
         self.shadow_key = None if shadow is None else version_key(shadow)
+        if self.serving_key == self.wanted_key:
+            self.serving = rollout.stable  # the same version, read again: one copy of its documents is enough
         if canary is None or self.canary is None or self.canary_key != canary_before:
             self.canary = None
         else:
@@ -120,6 +123,7 @@ class Pointers:
         self._by_version: dict[VersionKey, tuple[PointerKey, ...]] = {}
         self._partly_read: set[PointerKey] = set()
         self._unsettled: dict[PointerKey, int] = {}  # pointer → unproved versions, in the order of their moves
+        self._long_bytes: Counter[str] = Counter()  # by tenant, of the wanted rollouts
 
     @property
     def partly_read(self) -> int:
@@ -155,10 +159,10 @@ class Pointers:
         """The pointers that want or serve the version."""
         return [self.by_key[key] for key in self._by_version.get(version, ())]
 
-    def is_wanted(self, version: ServableVersion) -> bool:
-        """Whether the version is in the wanted rollout of a pointer."""
-        key = version_key(version)
-        return any(pointer.wants(key) for pointer in self.naming(key))
+    def wanted(self, key: VersionKey) -> ServableVersion | None:
+        """The version with that key, if it is in the wanted rollout of a pointer."""
+        versions = (version for pointer in self.naming(key) for version in pointer.wanted.versions())
+        return next((version for version in versions if version_key(version) == key), None)
 
     def unsettled(self) -> Iterator[Pointer]:
         """The pointers with an unproved version, the last moved one first."""
@@ -180,9 +184,19 @@ class Pointers:
     def _environments(self, tenant_id: str, model_id: str) -> list[str]:
         return sorted(self._by_model.get((tenant_id, model_id), ()))
 
+    def has_room(self, key: PointerKey, rollout: Rollout) -> bool:
+        """Whether the documents of a rollout fit into what a tenant may have in a replica, in place of the present."""
+        added = rollout.long_bytes
+        if not added:
+            return True
+        present = self.by_key.get(key)
+        replaced = present.wanted.long_bytes if present is not None else 0
+        return added <= replaced or self._long_bytes[key[0]] + added - replaced <= MAX_TENANT_BYTES
+
     def want(self, key: PointerKey, rollout: Rollout) -> Pointer:
         """Set the wanted rollout of a pointer; creates the pointer if it does not exist."""
         pointer = self.by_key.get(key)
+        self._count(key[0], rollout.long_bytes - (pointer.wanted.long_bytes if pointer is not None else 0))
         if pointer is None:
             pointer = self.by_key[key] = Pointer(key, rollout)
             self._by_model[key[:2]] = (*self._by_model.get(key[:2], ()), key[2])
@@ -197,6 +211,12 @@ class Pointers:
         self._settle(key, 0)  # or it would keep its place in the order of moves
         self._settle(key, len(pointer.unproved()))
         return pointer
+
+    def _count(self, tenant: str, added_bytes: int) -> None:
+        if added_bytes:
+            self._long_bytes[tenant] += added_bytes
+            if not self._long_bytes[tenant]:
+                del self._long_bytes[tenant]
 
     def _settle(self, key: PointerKey, unproved: int) -> None:
         self.unproved += unproved - self._unsettled.get(key, 0)
@@ -219,6 +239,7 @@ class Pointers:
         self._partly_read.discard(key)
         self._settle(key, 0)
         if pointer is not None:
+            self._count(key[0], -pointer.wanted.long_bytes)
             _remove(self._by_model, key[:2], key[2])
             self._unname(pointer.names(), key)
 

@@ -3,7 +3,8 @@
 The event loop renders an answered request and appends it to the spool (``ml_core.inference.prediction_spool``) before
 the answer is sent. A thread writes the segments of the spool to the registry, each as one batch. While the registry is
 unavailable the thread retries and the spool grows; at its limit further rows are dropped and counted by tenant, model,
-day and reason. The counts are in the spool too, so the log shows its own gaps.
+day and reason. Those of a tenant with large rows are dropped before, so that there is space for the others. The counts
+are in the spool too, so the log shows its own gaps.
 
 What a killed process leaves in its spool, rows and counts, the thread of another one writes.
 """
@@ -23,7 +24,13 @@ from typing import TYPE_CHECKING, Any
 from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
 from ml_core.domain.signature import Label
 from ml_core.domain.tenant_policies import PredictionPolicy
-from ml_core.exceptions import ConfigurationError, MLFrameworkError, RegistryUnavailableError, SchemaOutOfDateError
+from ml_core.exceptions import (
+    ConfigurationError,
+    DeadlineExceededError,
+    MLFrameworkError,
+    RegistryUnavailableError,
+    SchemaOutOfDateError,
+)
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.gate import TenantGate
 from ml_core.inference.prediction_spool import SEGMENT_BYTES, Contents, Segment, Spool, segment_bytes
@@ -55,10 +62,15 @@ MAX_STORING_LABELS, MAX_STORING_PER_TENANT = 256, 64
 """Labels in progress; more are refused with 429. Storing one takes about a millisecond."""
 _ROWS_ON_LOOP, _VALUES_ON_LOOP, _BYTES_ON_LOOP = 50, 2_000, 64 * 1024
 """Of a request that is rendered on the event loop, in half a millisecond; a larger one is rendered on a thread."""
+SHARE = 2
+"""A tenant may hold so many times what is free in the spool: alone two thirds of it (Choudhury and Hahne, 1998)."""
+_TIMEOUTS_OF_ONE = 5
+"""Of a request alone, each after the time limit of a statement; then it is lost, since it holds up all others."""
 EXPLICIT = "explicit"
 """The ``rollout`` of an answer to a request that names a version."""
 
-# Transient errors, which are retried. Any other is caused by a value, which is located by halving the batch.
+# Transient errors, which are retried. Any other is caused by a value, which is located by halving the batch, or by the
+# size of the batch.
 _PASSING = (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError)
 
 
@@ -70,6 +82,7 @@ class _Batch:
     losses: Sequence[Loss]
     batch_id: str
     is_repeated: bool = False
+    timeouts: int = 0
 
     @property
     def rows(self) -> int:
@@ -102,7 +115,11 @@ class PredictionLog:
         self._active = self._spool.segment()
         self._spare: Segment | None = None
         self._full: deque[Segment] = deque()  # those before the active one, oldest first
+        self._held_bytes: dict[str, int] = {}  # by tenant, in all of these
+        self._share_bytes = 0
+        self._share_out()
         self._accepted = self._written = self._withheld = self._queued = self._unspooled = self._recovered = 0
+        self._timeouts = 0
         self._lost: Counter[LossReason] = Counter()
         self._error: str | None = None
         self._has_work, self._is_full, self._closing = threading.Event(), threading.Event(), threading.Event()
@@ -120,11 +137,11 @@ class PredictionLog:
             if self._is_closing:
                 self._lose(lost(request, LossReason.SHUTDOWN))
                 return
-            if not self._active.append(request):
-                if not self._turn(len(request.lines)):
-                    self._lose(lost(request, LossReason.QUEUE_FULL))
-                    return
-                self._active.append(request)
+            held_bytes = self._held_bytes.get(request.tenant_id, 0)
+            if held_bytes > self._share_bytes or not self._put(request):
+                self._lose(lost(request, LossReason.QUEUE_FULL))
+                return
+            self._held_bytes[request.tenant_id] = held_bytes + len(request.lines)
             self._queued += request.rows
             if not self._active.survives:
                 self._unspooled += request.rows
@@ -162,7 +179,8 @@ class PredictionLog:
 
         ``withheld``: the tenant's policy changed after the rows were queued. ``recovered``: of the accepted, those that
         killed replicas left. ``unspooled``: of the accepted, those that were in memory only, and ``spool_fault``: why
-        rows are now, or None. ``error``: the code of the last failed write, or None.
+        rows are now, or None. ``timeouts``: the writes that took too long. ``error``: the code of the last failed
+        write, or None.
         """
         with self._lock:
             return {
@@ -174,6 +192,7 @@ class PredictionLog:
                 "recovered": self._recovered,
                 "unspooled": self._unspooled,
                 "spool_fault": self._spool.fault,
+                "timeouts": self._timeouts,
                 "error": self._error,
             }
 
@@ -190,6 +209,9 @@ class PredictionLog:
             self._is_uncounted = True  # said once: this is on the path of a request
             logger.error("Losses of %s, and of others later, are only in health: too many models.", loss.model_id)
         self._has_work.set()
+
+    def _put(self, request: RenderedRequest) -> bool:
+        return self._active.append(request) or (self._turn(len(request.lines)) and self._active.append(request))
 
     def _turn(self, line_bytes: int) -> bool:
         """Begin another segment, which has room for such a request; False if the spool would be too large.
@@ -213,6 +235,21 @@ class PredictionLog:
         else:
             self._full.append(self._active)
         self._active = following
+        self._share_out()
+
+    def _take_first(self) -> None:
+        """Take the oldest segment, which was written, out of the spool."""
+        for tenant, size in self._full.popleft().held_bytes.items():
+            left = self._held_bytes.pop(tenant) - size
+            if left:
+                self._held_bytes[tenant] = left
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Say how much a tenant may hold."""
+        held = sum(segment.size for segment in (*self._full, self._active))
+        free = max(0, self._max_bytes - held) + self._active.size - self._active.end
+        self._share_bytes = SHARE * free
 
     # The thread.
 
@@ -250,7 +287,7 @@ class PredictionLog:
             with self._lock:
                 if self._gave_up:
                     return
-                self._full.popleft()
+                self._take_first()
             # Without the lock, which the event loop would wait for: it takes milliseconds.
             if self._spare is None and segment.size == SEGMENT_BYTES and segment.survives:
                 segment.begin()
@@ -286,20 +323,29 @@ class PredictionLog:
             started = time.perf_counter()
             try:
                 done = self._ingest.write(batch.requests, batch.losses, batch.batch_id, is_repeated=batch.is_repeated)
-            except _PASSING as error:
+            except Exception as error:  # noqa: BLE001 - one row must not end the log of all others
                 self._note_error(error, batch)
+                if self._is_to_be_divided(batch, error):
+                    self._divide(batch)
+                    return
                 batch.is_repeated = True
                 if self._closing.wait(pause_s):
                     # Retries are frequent while ``close`` waits.
                     threading.Event().wait(_FIRST_PAUSE_S)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            except Exception as error:  # noqa: BLE001 - one row must not end the log of all others
-                self._note_error(error, batch)
-                self._divide(batch)
-                return
             else:
                 self._finish(batch, done, time.perf_counter() - started)
                 return
+
+    def _is_to_be_divided(self, batch: _Batch, error: Exception) -> bool:
+        """Whether a smaller batch may be written where this one was not."""
+        if isinstance(error, DeadlineExceededError):
+            with self._lock:
+                self._timeouts += 1
+            batch.timeouts += 1
+            # One request is small: more likely the database is slow for all.
+            return _halves(batch.requests) is not None or batch.timeouts >= _TIMEOUTS_OF_ONE
+        return not isinstance(error, _PASSING)
 
     def _divide(self, batch: _Batch) -> None:
         """Split a refused batch in halves to isolate the request that causes the refusal."""

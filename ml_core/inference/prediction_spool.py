@@ -90,6 +90,7 @@ class Segment:
         survives: Whether another process can read it when this one was killed.
         size: Its size in bytes.
         rows: Rows of the requests in it.
+        held_bytes: Tenant → bytes of its requests in it.
         end: Where the next record begins.
     """
 
@@ -111,6 +112,7 @@ class Segment:
         for begin in range(_START, self.end, len(_ZEROS)):  # in pieces, between which other threads run
             self._content[begin : begin + len(_ZEROS)] = _ZEROS[: self.size - begin]
         self.rows = 0
+        self.held_bytes: dict[str, int] = {}
         self.end = _START
         self._losses: dict[tuple[str, str, date, LossReason], tuple[int, int]] = {}
         header = _MAGIC + secrets.token_hex(8).encode()
@@ -126,6 +128,7 @@ class Segment:
         # The lines begin with the names.
         self._append(_CHECKED.pack(rows, length, day, _CODES[policy], len(tenant_id), len(model_id)) + lines)
         self.rows += rows
+        self.held_bytes[tenant_id] = self.held_bytes.get(tenant_id, 0) + length
         return True
 
     def note(self, loss: Loss) -> bool:

@@ -10,7 +10,8 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import sklearn
 from threadpoolctl import threadpool_limits
@@ -43,10 +44,15 @@ from ml_core.settings import Settings, required
 logger = logging.getLogger(__name__)
 
 START_WAIT_S = 20.0
-"""How long a replica loads models before it is ready. Afterwards a request loads what it needs, before all others.
+"""How long a replica waits for a registry that can't be read before it continues in the background."""
+READING_WAIT_S = 100.0
+"""How long it waits while it reads its first assignment. That of 100,000 pointers takes five seconds of one core."""
+_LOOK_S = 0.1
+MODELS_WAIT_S = 3.0
+"""How long it loads models then before it is ready. Afterwards a request loads what it needs, before all others.
 
-A replica that was ready at once would answer late while the others are under load; 20 s are enough for the models that
-were asked recently, and for 5,000 small models on one busy core.
+A replica that was ready at once would answer late while the others are under load; a longer wait would keep callers
+waiting where it is the only one. 3 s are enough for the models that were asked recently, if they are small.
 """
 
 # How long a thread that computes may hold the interpreter lock. The default of 5 ms would be added to the latency of
@@ -74,6 +80,18 @@ def freeze_loaded() -> None:
     # evicted ones are still freed by their reference counts.
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Suspend garbage collection, which would take half of the time of reading an assignment, and find nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 # Loads after which the new objects are exempted as well: a full collection of theirs takes some milliseconds.
@@ -172,8 +190,9 @@ class Replica:
         On a machine that has no record of these, it waits for all models.
 
         Args:
-            wait_s: Longest wait in seconds. Afterwards the replica continues in the background: without an assignment
-                it answers "not ready", and requests load models that are not loaded yet.
+            wait_s: Longest wait in seconds while the registry can't be read; while it is read ``READING_WAIT_S``.
+                Afterwards the replica continues in the background, and answers "not ready". For models it waits
+                ``MODELS_WAIT_S``; afterwards requests load those that are not loaded yet.
 
         Returns:
             Whether these loads ended in that time.
@@ -181,28 +200,36 @@ class Replica:
         Raises:
             PlatformError: There is no assignment, and ``serving.require_assignment`` is set.
         """
-        deadline = time.monotonic() + wait_s
         self.recorder.log.start()
-        self.follower.start()
-        self.reporter.start()
-        if not self.follower.wait_first(wait_s):
-            if self._requires_assignment:
-                self.stop()
-                raise PlatformError(
-                    f"The registry could not be read within {wait_s:g} s.",
-                    internal=str(self.follower.failure or "no answer"),
-                    remedy="Correct the database's URLs and tenant key, or wait until the database is available.",
-                    component="replica",
-                )
-            logger.warning("The registry could not be read within %g s; the replica keeps trying.", wait_s)
-            return False
-        recent = sum(self.table.pointer(key) is not None for key in self._recent)
-        left = self.table.describe()["pointers"] - recent if recent else 0
-        is_loaded = self.table.wait_idle(max(0.0, deadline - time.monotonic()), left=left)
-        self.table.make_way()
-        freeze_loaded()
+        with _without_collection():
+            self.follower.start()
+            self.reporter.start()
+            if not self._wait_assignment(wait_s):
+                if self._requires_assignment:
+                    self.stop()
+                    raise PlatformError(
+                        f"The registry could not be read within {wait_s:g} s.",
+                        internal=str(self.follower.failure or "no answer"),
+                        remedy="Correct the database's URLs and tenant key, or wait until the database is available.",
+                        component="replica",
+                    )
+                logger.warning("The registry could not be read within %g s; the replica keeps trying.", wait_s)
+                return False
+            recent = sum(self.table.pointer(key) is not None for key in self._recent)
+            left = self.table.describe()["pointers"] - recent if recent else 0
+            is_loaded = self.table.wait_idle(min(wait_s, MODELS_WAIT_S), left=left)
+            self.table.make_way()
+            freeze_loaded()
         logger.info("Serving: %s.", self.service.describe())
         return is_loaded
+
+    def _wait_assignment(self, wait_s: float) -> bool:
+        began = time.monotonic()
+        while not self.follower.wait_first(_LOOK_S):
+            most_s = wait_s if self.follower.failure is not None else max(wait_s, READING_WAIT_S)
+            if time.monotonic() - began >= most_s:
+                return False
+        return True
 
     def check_health(self) -> None:
         """Check whether the replica must be replaced.

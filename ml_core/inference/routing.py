@@ -22,7 +22,7 @@ from ml_core.domain.columns import Columns
 from ml_core.domain.rollout import Side, choose
 from ml_core.domain.signature import Signature
 from ml_core.domain.values import category_text
-from ml_core.domain.version import ServableVersion
+from ml_core.domain.version import SHARED_BYTES, ServableVersion
 from ml_core.exceptions import (
     InvalidNameError,
     MLFrameworkError,
@@ -48,6 +48,8 @@ MAX_ASKING = 64
 MAX_ASKING_PER_TENANT = 8
 """Concurrent lookups of one tenant, so that one tenant can't delay the others."""
 _REMEMBERED = 10_000
+_REMEMBERED_BYTES = 128 * 2**20
+_VERSION_BYTES = SHARED_BYTES  # of a usual version at most
 # How long before the deadline a request that waits for a load gets "not ready" instead of a timeout.
 _EXPLAIN_BEFORE_S = 0.02
 
@@ -138,7 +140,9 @@ class VersionLookup:
     ) -> None:
         self._find = find
         self._executor = executor
-        self._known: TTLCache[VersionRef, ServableVersion] = TTLCache(_REMEMBERED, KNOWN_FOR_S, clock)
+        self._known: TTLCache[VersionRef, ServableVersion] = TTLCache(
+            _REMEMBERED_BYTES, KNOWN_FOR_S, clock, getsizeof=lambda version: _VERSION_BYTES + version.long_bytes
+        )
         self._unknown: TTLCache[VersionRef, ModelNotFoundError] = TTLCache(_REMEMBERED, UNKNOWN_FOR_S, clock)
         self._asking: dict[VersionRef, asyncio.Future[ServableVersion]] = {}
         self._gate = TenantGate("version look-ups", total=MAX_ASKING, per_tenant=MAX_ASKING_PER_TENANT)

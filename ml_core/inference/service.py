@@ -241,7 +241,7 @@ class PredictionService:
         """The state of the replica and its failed loads."""
         # Without names of tenants and models, because health needs no authentication.
         failures = [
-            {"digest": failure.version.digest[:12], "code": failure.error.code, "attempts": failure.attempts}
+            {"digest": failure.key[3][:12], "code": failure.error.code, "attempts": failure.attempts}
             for failure in self._table.failures()
         ]
         return {

@@ -124,9 +124,9 @@ class LoadedModel:
 
     @property
     def memory_bytes(self) -> int:
-        """Size of the pipeline, its signature and its compiled form in memory, measured on first access."""
+        """Size of the pipeline, its signature, long documents and compiled form in memory, measured on first access."""
         if self._memory_bytes is None:
-            self._memory_bytes = measure_bytes((self.pipeline, self.version.signature))
+            self._memory_bytes = measure_bytes((self.pipeline, self.version.signature)) + self.version.long_bytes
         return self._memory_bytes + self._compiled_bytes
 
     @property

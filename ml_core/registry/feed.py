@@ -7,22 +7,23 @@ a delta can't have missed one.
 A dedicated cell follows its tenant. The shared cell follows all tenants but those that have moved to their own cells;
 during a move both follow the tenant.
 
-Unreadable rows are logged and skipped, and so is what a tenant has beyond ``MAX_TENANT_BYTES`` in one read, so that one
-tenant can't stall the cell or fill its replicas.
+Unreadable rows are logged and skipped, and so are long documents of a tenant beyond ``MAX_TENANT_BYTES`` in one read,
+so that one tenant can't stall the cell or fill its replicas.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.database.streaming import Stream
 from ml_core.database.tables import (
     api_keys,
     environments,
@@ -35,10 +36,10 @@ from ml_core.database.tables import (
     versions,
 )
 from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
-from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
+from ml_core.domain.assignment import MAX_TENANT_BYTES, AssignmentDelta, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.placement import SHARED_CELL, tenant_of
 from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
-from ml_core.domain.version import ServableVersion
+from ml_core.domain.version import ServableVersion, long_bytes
 from ml_core.exceptions import MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
@@ -60,9 +61,7 @@ _log = logging.getLogger(__name__)
 # What reading a row raises that no release of the platform wrote, or a later one did.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, MLFrameworkError)
 
-MAX_TENANT_BYTES = 64 * 2**20
-"""Of the documents of a tenant's versions that one read takes; those of 5,000 usual models."""
-_ROWS_AT_ONCE = 10  # of which each may hold a signature and a self-test of the largest size
+_SNAPSHOT_TIMEOUT = "10min"  # of one statement that reads all pointers: 100,000 take some seconds
 
 _Value = TypeVar("_Value")
 _Row = TypeVar("_Row")
@@ -74,13 +73,6 @@ _OF_DELETED_TENANT = sa.exists().where(
 )
 
 _NOTHING: sa.ColumnElement[bool] = sa.false()
-
-# The parts of a rollout, each with the column that names its version.
-_PARTS = {
-    "stable": environments.c.version,
-    "canary": environments.c.canary_version,
-    "shadow": environments.c.shadow_version,
-}
 
 
 class FeedReader:
@@ -97,11 +89,13 @@ class FeedReader:
     def __init__(self, db: DatabaseConnection, cell: str = SHARED_CELL) -> None:
         self._db = db
         self._tenant_id = tenant_of(cell)
-        self._clock: AnySelect = sa.select(*_CLOCK.selected_columns, _live_replicas(cell))
+        self._clock: AnySelect = sa.select(*_CLOCK.selected_columns, _live_replicas(cell), *_IS_STAMPED)
+        self._snapshot = Stream(self._versions(None))
+        self._delta = Stream(self._versions(_SINCE))
         self._epoch: object = None
 
     def read(self, after: int | None) -> AssignmentDelta:
-        """What changed after a generation, in four queries at most and one when nothing did.
+        """What changed after a generation, in four queries at most, two for a promotion and one when nothing did.
 
         A key whose row can't be read counts as revoked. A pointer whose version can't be read is not named, so that a
         reader of a delta goes on with what it has. One whose canary or shadow can't be read is served without it.
@@ -111,7 +105,7 @@ class FeedReader:
                 a backup it gives a snapshot too, whether or not the registry has reached that generation again.
         """
         with self._db.serving() as connection:
-            epoch, now, live = connection.execute(self._clock).one()
+            epoch, now, live, has_tenants, has_keys = connection.execute(self._clock, {"since": after or 0}).one()
             replicas = max(1, live)  # this one may not have reported yet
             if self._epoch not in (None, epoch):
                 after = None
@@ -119,11 +113,11 @@ class FeedReader:
                 self._epoch = epoch
                 return AssignmentDelta(now, False, {}, {}, {}, epoch=epoch, replicas=replicas)
             since = after if after is not None and after < now else None
-            found = self._tenants(connection, since)
+            found = self._tenants(connection, since) if since is None or has_tenants else {}
             # In a delta, these may have come from another cell: all that they have is new here.
-            changed = [] if since is None else [tenant for tenant, policies in found.items() if policies is not None]
+            changed = [] if since is None else [str(tenant) for tenant, policies in found.items() if policies]
             rollouts, unreadable = self._rollouts(connection, since, changed)
-            keys = self._keys(connection, since, changed)
+            keys = self._keys(connection, since, changed) if since is None or has_keys or changed else {}
             self._epoch = epoch
             return AssignmentDelta(
                 generation=now,
@@ -156,64 +150,65 @@ class FeedReader:
         return dict(pair for pair in found if pair is not None)
 
     def _rollouts(
-        self, connection: Connection, since: int | None, changed: Sequence[TenantId]
+        self, connection: Connection, since: int | None, changed: Sequence[str]
     ) -> tuple[dict[PointerRef, Rollout | None], frozenset[PointerRef]]:
-        parts: dict[tuple[str, str, str], dict[str, _Part]] = {}
+        pointers: dict[tuple[str, str, str], _Pointer] = {}
         taken_bytes: Counter[str] = Counter()
-        for row in connection.execute(self._parts(since, changed), execution_options={"yield_per": _ROWS_AT_ONCE}):
-            documents = (row.signature, row.self_test, row.modules, row.compiled)
-            taken_bytes[row.of] += sum(len(each or "") for each in documents)
-            is_too_much = taken_bytes[row.of] > MAX_TENANT_BYTES
-            parts.setdefault((row.of, row.model, row.environment), {})[row.part] = _part(row, is_too_much=is_too_much)
+        if since is None:
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_SNAPSHOT_TIMEOUT}'")
+            reading = self._snapshot.rows(connection)
+        else:
+            reading = self._delta.rows(connection, since=since, changed=changed)
+        with reading as rows:
+            for row in rows:
+                size = long_bytes(row.signature, row.self_test, row.modules, row.compiled)
+                is_too_much = size > 0 and taken_bytes[row.of] + size > MAX_TENANT_BYTES
+                taken_bytes[row.of] += 0 if is_too_much else size
+                key = (row.of, row.model, row.environment)
+                if (pointer := pointers.get(key)) is None:
+                    names = (row.stable, row.canary, row.shadow)
+                    pointer = pointers[key] = _Pointer(row.generation, names, row.canary_percent, row.canary_sticky, {})
+                if row.version is not None:
+                    pointer.versions[row.version] = _version(row, is_too_much=is_too_much)
         rollouts: dict[PointerRef, Rollout | None] = {}
         unreadable: set[PointerRef] = set()
-        for key, found in parts.items():
+        for key, pointer in pointers.items():
             ref = _readable(_pointer_ref, key, "environment", "/".join(key))
             if ref is None:
                 continue  # no pointer of this release can have such a name
-            stable = found["stable"]
-            if not stable.has_version:
+            if pointer.names[0] is None:
                 rollouts[ref] = None
-            elif stable.version is None:
+            elif (rollout := pointer.rollout()) is None:
                 unreadable.add(ref)
             else:
-                rollouts[ref] = _rollout(found, stable.version)
+                rollouts[ref] = rollout
         return rollouts, frozenset(unreadable)
 
-    def _parts(self, since: int | None, changed: Sequence[TenantId]) -> sa.CompoundSelect[*tuple[Any, ...]]:
-        """A row for each pointer's stable version, and one for its canary and its shadow where it has them.
-
-        Three selects rather than two more joins: nearly all pointers have neither, and cost nothing that way.
-        """
+    def _versions(self, since: sa.ColumnElement[int] | None) -> AnySelect:
+        """A row for each version that a pointer names; for one that names none a row without a version."""
         pointer = environments.c
-        selects = []
-        for part, column in _PARTS.items():
-            on = sa.and_(
-                versions.c.tenant_id == pointer.tenant_id,
-                versions.c.model_id == pointer.model_id,
-                versions.c.version == column,
-            )
-            joined = environments.join(versions, on, isouter=part == "stable").join(
-                models, sa.and_(models.c.tenant_id == pointer.tenant_id, models.c.model_id == pointer.model_id)
-            )
-            named = (
-                sa.literal(part, sa.Text).label("part"),
-                pointer.tenant_id.label("of"),
-                pointer.model_id.label("model"),
-                pointer.environment,
-                pointer.generation,
-                pointer.canary_percent,
-                pointer.canary_sticky,
-            )
-            statement = sa.select(*named, *SERVABLE_COLUMNS).select_from(joined)
-            statement = statement.where(self._is_followed(pointer.tenant_id))
-            is_live = sa.and_(column.is_not(None), sa.not_(_OF_DELETED_TENANT))
-            stamp = pointer.feed_generation
-            selects.append(_restrict(statement, stamp, is_live, since, pointer.tenant_id.in_(changed)))
-        return sa.union_all(*selects)
+        names = (pointer.version, pointer.canary_version, pointer.shadow_version)
+        of_pointer = (versions.c.tenant_id == pointer.tenant_id, versions.c.model_id == pointer.model_id)
+        of_model = (models.c.tenant_id == pointer.tenant_id, models.c.model_id == pointer.model_id)
+        # One join for all three: a delta takes as long to be planned as to be read.
+        joined = environments.join(versions, sa.and_(*of_pointer, versions.c.version.in_(names)), isouter=True)
+        statement = sa.select(
+            pointer.tenant_id.label("of"),
+            pointer.model_id.label("model"),
+            pointer.environment,
+            pointer.generation,
+            *(name.label(label) for name, label in zip(names, _PARTS, strict=True)),
+            pointer.canary_percent,
+            pointer.canary_sticky,
+            *SERVABLE_COLUMNS,
+        ).select_from(joined.join(models, sa.and_(*of_model)))
+        statement = statement.where(self._is_followed(pointer.tenant_id))
+        is_live = sa.and_(pointer.version.is_not(None), sa.not_(_OF_DELETED_TENANT))
+        is_new = pointer.tenant_id == sa.any_(_CHANGED)
+        return _restrict(statement, pointer.feed_generation, is_live, since, is_new)
 
     def _keys(
-        self, connection: Connection, since: int | None, changed: Sequence[TenantId]
+        self, connection: Connection, since: int | None, changed: Sequence[str]
     ) -> dict[KeyRef, KeyRecord | None]:
         of_tenant = api_keys.c.tenant_id
         joined = api_keys.join(tenants, tenants.c.tenant_id == of_tenant)
@@ -246,7 +241,7 @@ class FeedReader:
                 model_id=ref.model_id,
                 version=ref.version,
             )
-        return found
+        return packed_from(row)  # readers keep it for a while, and its documents may have megabytes
 
 
 class KeyWatch:
@@ -273,11 +268,17 @@ class KeyWatch:
 _CLOCK = sa.select(feed_clock.c.epoch, feed_clock.c.generation)
 _QUOTA_COLUMNS = [column for column in prediction_quotas.c if column.name != "tenant_id"]
 _SINCE = sa.bindparam("since", type_=sa.BigInteger)
-_IS_ANY_STAMPED = sa.select(
-    sa.or_(
-        sa.exists().where(tenants.c.feed_generation > _SINCE), sa.exists().where(api_keys.c.feed_generation > _SINCE)
-    )
-)
+_CHANGED = sa.bindparam("changed", type_=sa.ARRAY(sa.Text))
+
+
+def _is_any_newer(stamp: sa.Column[int]) -> sa.ColumnElement[bool]:
+    # Not EXISTS, whose plan for any generation would read the table from its beginning: it would expect a row soon.
+    newest = sa.select(stamp).where(stamp > _SINCE).order_by(stamp.desc()).limit(sa.literal_column("1"))
+    return newest.scalar_subquery().is_not(None)
+
+
+_IS_STAMPED = [_is_any_newer(table.c.feed_generation) for table in (tenants, api_keys)]
+_IS_ANY_STAMPED = sa.select(sa.or_(*_IS_STAMPED))
 
 
 def renew_epoch(connection: Connection) -> None:
@@ -293,7 +294,7 @@ def _restrict(
     statement: AnySelect,
     stamp: sa.ColumnElement[int],
     is_live: sa.ColumnElement[bool],
-    since: int | None,
+    since: int | sa.ColumnElement[int] | None,
     is_new: sa.ColumnElement[bool] = _NOTHING,
 ) -> AnySelect:
     """A snapshot names what there is; a delta also what is gone, as far as it changed or is new to the cell."""
@@ -329,37 +330,39 @@ def _live_replicas(cell: str) -> sa.ScalarSelect[int]:
     return sa.select(sa.func.count()).select_from(replica_reports).where(is_live).scalar_subquery()
 
 
-class _Part(NamedTuple):
-    """One part of a pointer; ``version`` is None if the part has no version or it can't be read."""
+_PARTS = ("stable", "canary", "shadow")
 
-    version: ServableVersion | None
-    has_version: bool
+
+class _Pointer(NamedTuple):
+    """What a pointer names: its parts in the order of ``_PARTS``, and name → version, or None if it can't be read."""
+
     generation: int
+    names: tuple[str | None, str | None, str | None]
     canary_percent: int | None
     canary_sticky: str | None
+    versions: dict[str, ServableVersion | None]
+
+    def rollout(self) -> Rollout | None:
+        """What it serves. Without a canary or a shadow that can't be read it can do; None without a stable version."""
+        stable, canary, shadow = (None if name is None else self.versions.get(name) for name in self.names)
+        if stable is None:
+            return None
+        found = zip(_PARTS, self.names, (stable, canary, shadow), strict=True)
+        return Rollout(
+            stable,
+            self.generation,
+            None if canary is None else CanaryRollout(canary, self.canary_percent or 0, self.canary_sticky),
+            shadow,
+            unreadable=tuple(part for part, name, version in found if name is not None and version is None),
+        )
 
 
-def _part(row: AnyRow, *, is_too_much: bool) -> _Part:
+def _version(row: AnyRow, *, is_too_much: bool) -> ServableVersion | None:
     name = f"{row.of}/{row.model}:{row.environment}"
-    version = None
     if is_too_much:
-        _log.warning("The tenant of %s has more than %d bytes to be read; it is skipped.", name, MAX_TENANT_BYTES)
-    elif row.version is not None:
-        version = _readable(packed_from, row, f"{row.part} version that is served by", name)
-    return _Part(version, row.version is not None, row.generation, row.canary_percent, row.canary_sticky)
-
-
-def _rollout(parts: Mapping[str, _Part], stable: ServableVersion) -> Rollout:
-    """What a pointer serves. Without a canary or a shadow that can't be read it can do."""
-    versions_of = {part: found.version for part, found in parts.items()}
-    first, canary = parts["stable"], versions_of.get("canary")
-    return Rollout(
-        stable,
-        first.generation,
-        None if canary is None else CanaryRollout(canary, first.canary_percent or 0, first.canary_sticky),
-        versions_of.get("shadow"),
-        unreadable=tuple(part for part, version in versions_of.items() if version is None),
-    )
+        _log.warning("The tenant of %s has more than %d bytes of documents; it is skipped.", name, MAX_TENANT_BYTES)
+        return None
+    return _readable(packed_from, row, f"version {row.version} that is served by", name)
 
 
 def _pointer_ref(key: tuple[str, str, str]) -> PointerRef:

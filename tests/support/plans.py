@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
@@ -46,15 +47,24 @@ def recorded_plans() -> Iterator[list[Plan]]:
         if not statement.lstrip("( \n").upper().startswith(_EXPLAINABLE):
             return
         given = parameters[0] if many else parameters
-        session = connection.connection.driver_connection
-        assert session is not None
+        record(connection.connection.driver_connection, statement, given)
+
+    def record(session: Any, statement: Any, given: Any) -> None:
         row = session.execute(f"EXPLAIN (FORMAT JSON) {statement}", given or None).fetchone()
         plans.append(Plan(statement, tuple(_nodes(row[0][0]["Plan"]))))
 
+    stream = psycopg.Cursor.stream
+
+    def explained(cursor: psycopg.Cursor[Any], statement: Any, given: Any = None, **options: Any) -> Iterator[Any]:
+        record(cursor.connection, statement, given)
+        return stream(cursor, statement, given, **options)
+
     sa.event.listen(Engine, "before_cursor_execute", explain)
+    psycopg.Cursor.stream = explained  # type: ignore[method-assign, assignment]  # no event of SQLAlchemy's
     try:
         yield plans
     finally:
+        psycopg.Cursor.stream = stream  # type: ignore[method-assign]
         sa.event.remove(Engine, "before_cursor_execute", explain)
 
 

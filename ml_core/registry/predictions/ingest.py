@@ -20,10 +20,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.database.errors import is_timeout
 from ml_core.database.tables import SCHEMA, prediction_losses, tenants
 from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
 from ml_core.domain.tenant_policies import PredictionPolicy
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import DeadlineExceededError, InvalidRequestError, RegistryUnavailableError
 from ml_core.registry.predictions.rendering import COLUMNS, RenderedRequest, RenderedRequests
 
 # Held in common by the transactions that write; see ``wait_for_writers``.
@@ -80,12 +81,19 @@ class PredictionIngest:
         Raises:
             RegistryUnavailableError: Postgres can't be reached; the batch may or may not have been written. Write it
                 again.
+            DeadlineExceededError: A statement took too long, so nothing was written. Write a smaller batch.
             InvalidRequestError: Postgres can't store a value of the batch.
         """
         for attempt in (1, 2, 3):
             missing = self._ensure_partitions(requests)
             try:
                 return self._write(requests, losses, batch_id, missing, is_repeated=is_repeated)
+            except RegistryUnavailableError as error:
+                if not is_timeout(error):
+                    raise
+                raise DeadlineExceededError(
+                    "The registry did not store the predictions in time.", remedy="Write fewer at once."
+                ) from error
             except sa.exc.IntegrityError as error:
                 if attempt == 3:
                     raise

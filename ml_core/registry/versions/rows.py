@@ -27,6 +27,7 @@ from ml_core.domain.version import (
     ServableVersion,
     VersionDraft,
     VersionSummary,
+    long_bytes,
     read_signature,
 )
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
@@ -144,7 +145,8 @@ def packed_from(row: AnyRow) -> PackedVersion:
     named = (ref, sys.intern(row.model_type), Digest(row.digest), row.size_bytes, sys.intern(row.format))
     modules = tuple(map(RequiredModule.from_json, orjson.loads(row.modules))) if row.modules != "[]" else ()
     signature = (_utf8 if len(row.signature) <= SHARED_BYTES else str.encode)(row.signature)
-    return PackedVersion(named, signature, row.self_test.encode(), modules, _form(row.compiled))
+    size = long_bytes(row.signature, row.self_test, row.modules, row.compiled)
+    return PackedVersion(named, signature, row.self_test.encode(), modules, _form(row.compiled), size)
 
 
 def name_parts(tenant_id: str, model_id: str) -> tuple[TenantId, ModelId]:

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain import version as version_module
 from ml_core.domain.api_key import KeyRef, Scope
 from ml_core.domain.assignment import PointerRef
 from ml_core.domain.placement import SHARED_CELL, Placement, dedicated_cell
@@ -430,10 +431,12 @@ def test_a_reader_from_before_a_restore_gets_a_snapshot(db: DatabaseConnection, 
 def test_a_tenant_fills_no_replica(
     db: DatabaseConnection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a tenant has beyond the bound of a read is named as unreadable; other tenants' versions are read."""
+    """What a tenant has in long documents beyond the bound of a read is named as unreadable; other tenants' versions
+    are read."""
     large, small = new_tenant(db), new_tenant(db)
     size = len(json.dumps(SIGNATURE.to_json())) + len(json.dumps(SELF_TEST.to_json())) + len("[]null")
     monkeypatch.setattr(feed_module, "MAX_TENANT_BYTES", 2 * size)
+    monkeypatch.setattr(version_module, "SHARED_BYTES", 0)
     for tenant, models in ((large, 4), (small, 1)):
         for number in range(models):
             model_id = ModelId(f"m{number}")
@@ -446,11 +449,21 @@ def test_a_tenant_fills_no_replica(
     assert f"The tenant of {large}/" in caplog.text
 
 
+def test_usual_documents_are_not_bounded(db: DatabaseConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant may have as many models as it registers."""
+    monkeypatch.setattr(feed_module, "MAX_TENANT_BYTES", 0)
+    tenant = new_tenant(db)
+    EnvironmentRepository(db, tenant).promote(TICKETS, register(db, tenant).version, PRODUCTION)
+    delta = FeedReader(db).read(None)
+    assert delta.rollouts[PointerRef(tenant, TICKETS, PRODUCTION)] is not None
+
+
 @pytest.mark.parametrize("of", ["form", "modules"])
 def test_every_document_of_a_version_counts(db: DatabaseConnection, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     """A text of the compiled form or of the modules may be as long as that of a signature."""
     tenant, long = new_tenant(db), "x" * 10_000
     monkeypatch.setattr(feed_module, "MAX_TENANT_BYTES", 10_000)
+    monkeypatch.setattr(version_module, "SHARED_BYTES", 0)
     form = Compilation("It is faster.", CompiledForm(Digest("0" * 64), 1, long))
     given = {"compilation": form} if of == "form" else {"modules": (RequiredModule(long),)}
     version = register(db, tenant, **given)

@@ -145,7 +145,7 @@ def test_a_part_that_can_not_be_read_leaves_the_stable_version(
     assert (rollout.canary is None, rollout.shadow is None) == (part == "canary", part == "shadow")
     assert rollout.unreadable == (part,)
     assert PointerRef(tenant_id, TICKETS, PRODUCTION) not in delta.unreadable
-    assert f"{part} version that is served by" in caplog.text
+    assert f"version {TWO if part == 'canary' else THREE} that is served by" in caplog.text
 
 
 def test_one_look_after_an_hour_of_changes(

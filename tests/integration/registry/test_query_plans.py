@@ -239,6 +239,15 @@ def test_a_hot_query_goes_by_an_index(populated: DatabaseConnection, name: str) 
     assert any(node.get("Relation Name") in BIG for plan in plans for node in plan.nodes)
 
 
+def test_a_promotion_costs_a_reader_two_queries(populated: DatabaseConnection) -> None:
+    """Fifty promotions a second are read by each replica: the clock, and what moved."""
+    before = _generation(populated)
+    _environments(populated).promote(MODEL, FIRST, PRODUCTION, actor="tester")
+    reader = FeedReader(populated)
+    plans = _plans(populated, lambda _: reader.read(before))
+    assert len(plans) == 2, [plan.statement for plan in plans]
+
+
 @pytest.mark.parametrize("include_archived", [False, True])
 def test_a_models_page_is_read_in_the_order_of_its_index(populated: DatabaseConnection, include_archived: bool) -> None:
     """A model may have 100,000 versions, and a page has some of them: none is sorted, and no other is read."""

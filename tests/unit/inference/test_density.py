@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import gc
 import pickle
+import random
 import threading
 import time
 import tracemalloc
+from collections import Counter
 
 import orjson
 import pytest
 
-from ml_core.domain.assignment import CanaryRollout, PointerRef, Rollout
+from ml_core.domain.assignment import MAX_TENANT_BYTES, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.replica_report import MAX_PENDING
 from ml_core.domain.version import CompiledForm, PackedVersion
 from ml_core.exceptions import ModelLoadError
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
-from ml_core.inference.model_table import ModelTable
+from ml_core.inference.model_table import ModelTable, logger
 from ml_core.inference.pointers import pointer_key
 from ml_core.inference.recent import RecentPointers
+from ml_core.models.loading import LoadedModel
 from support.inprocess_cell import MEASURE, CountingLoader, key_of, pointer, renamed, servable
 
 FORM = CompiledForm(Digest("0" * 64), 1, "1.0")
@@ -200,3 +203,85 @@ def test_a_disk_that_refuses_the_file_stops_nobody(tmp_path):
     """Such as a read-only one."""
     (tmp_path / "recent").write_text("a file in the place of the folder")
     RecentPointers(tmp_path, "shared").write([("acme", "m", "production")])
+
+
+LONG = MAX_TENANT_BYTES // 4
+
+
+def long(version, number, long_bytes=LONG):
+    """A version that says of itself that it has long documents."""
+    made = renamed_model(version, version.ref.model_id, str(number))
+    named = (made.ref, made.model_type, made.digest, made.size_bytes, made.format)
+    return PackedVersion(named, made._signature_text, made._self_test_text, long_bytes=long_bytes)
+
+
+def at(tenant, model="m0"):
+    return PointerRef(TenantId(tenant), ModelId(model), PRODUCTION)
+
+
+def test_pointers_that_move_one_by_one_fill_no_replica(version):
+    """A tenant has so much in long documents, however many reads bring them; what is beyond keeps what it has."""
+    table = ModelTable(None, max_memory_bytes=0)
+    for number in range(8):
+        table.apply({at("acme", f"m{number}"): Rollout(long(version, number), 1)})
+    table.apply({at("acme", "m9"): Rollout(long(version, 9, 0), 1), at("globex"): Rollout(long(version, 1), 1)})
+    assert {key[1] for key in table._pointers.by_key if key[0] == "acme"} == {"m0", "m1", "m2", "m3", "m9"}
+    assert table.pointer(pointer_key(at("globex"))) is not None
+    table.apply({at("acme", "m0"): Rollout(long(version, 10, 2 * LONG), 2)})  # too large in the place of its own
+    assert table.pointer(pointer_key(at("acme", "m0"))).wanted.generation == 1
+    table.apply({at("acme", "m1"): None, at("acme", "m0"): Rollout(long(version, 10, 2 * LONG), 2)})
+    assert table.pointer(pointer_key(at("acme", "m0"))).wanted.generation == 2
+    table.close()
+
+
+def test_what_a_tenant_holds_is_what_its_pointers_want(version):
+    """After any moves, withdrawals and snapshots, also of canaries and shadows, it is within the bound."""
+    chance = random.Random(3)
+    table = ModelTable(None, max_memory_bytes=0)
+    refs = [at(tenant, f"m{number}") for tenant in ("acme", "globex") for number in range(6)]
+    for turn in range(600):
+        rollouts = {}
+        for ref in chance.sample(refs, chance.randint(0, 4)):
+            one, two, three = (long(version, 10 * turn + n, chance.choice((0, 1, LONG, 3 * LONG))) for n in range(3))
+            canary = CanaryRollout(two, 5) if chance.random() < 0.3 else None
+            rollout = Rollout(one, turn, canary, three if chance.random() < 0.3 else None)
+            rollouts[ref] = rollout if chance.random() < 0.8 else None
+        is_snapshot = chance.random() < 0.1
+        table.apply({ref: each for ref, each in rollouts.items() if each or not is_snapshot}, is_snapshot=is_snapshot)
+        if chance.random() < 0.05:
+            table.drop_tenant("acme")
+        held = Counter()
+        for key, found in table._pointers.by_key.items():
+            held[key[0]] += found.wanted.long_bytes
+        assert max(held.values(), default=0) <= MAX_TENANT_BYTES
+        assert +held == table._pointers._long_bytes
+    table.close()
+
+
+def test_a_version_that_nothing_wants_is_not_held(version, monkeypatch):
+    """Neither by its failed load nor in the queue, whatever moves its tenant makes."""
+    monkeypatch.setattr(logger, "disabled", True)  # pytest keeps what is logged
+
+    def load(wanted):
+        raise ModelLoadError(f"{wanted.ref} is broken.")
+
+    table = ModelTable(load, max_memory_bytes=2**30)
+    for number in range(50):
+        table.apply({pointer(version): Rollout(long(version, number, 0), number + 1)})
+        assert table.wait_idle(10)
+    assert len(table._failures.by_key) == 50
+    gc.collect()
+    held = [each for each in gc.get_objects() if type(each) is PackedVersion and each.ref.model_id == "measures"]
+    assert {each.ref.version for each in held} == {"49"}
+    table.close()
+
+
+def test_a_version_that_is_read_again_is_held_once(version):
+    """A snapshot after an outage reads all documents anew."""
+    table = ModelTable(lambda wanted: LoadedModel(wanted.opened(), None), max_memory_bytes=2**30)
+    for generation in (1, 2):
+        table.apply({pointer(version): Rollout(packed(version), generation)})
+        assert table.wait_idle(10)
+    found = table.pointer(key_of(version))
+    assert found.serving is found.wanted.stable
+    table.close()

@@ -174,3 +174,33 @@ def test_closing_ends_a_rest(recorder, versions):
     queue.close()
     assert queue.wait_idle(10)
     assert recorder.order == ["a"]
+
+
+@pytest.mark.parametrize("priority", [LoadPriority.FLIP, LoadPriority.PRELOAD])
+def test_a_load_that_nobody_wants_any_more_is_forgotten(queue, recorder, versions, priority):
+    """It is not run, and its version, which may have megabytes of documents, is not held; one that runs goes on."""
+    queue.submit(versions[0], LoadPriority.DEMAND, recorder)
+    assert recorder.started.wait(10)
+    if priority is LoadPriority.FLIP:
+        queue.submit(versions[1], priority, recorder)
+    else:
+        queue.submit_ahead(versions[1], recorder)
+    queue.submit(versions[2], LoadPriority.FLIP, recorder)
+    for version in versions[:2]:
+        queue.forget(version_key(version))
+    assert len(queue) == 2
+    held = [job.version for _, _, job in queue._heap]
+    assert held == [versions[2]]
+    recorder.go_on.set()
+    assert queue.wait_idle(10)
+    assert recorder.order == ["a", "c"]
+
+
+def test_a_load_that_a_request_waits_for_is_not_forgotten(queue, recorder, versions):
+    """The pointer moved on; the request began with this version."""
+    queue.submit(versions[0], LoadPriority.DEMAND, recorder)
+    queue.submit(versions[1], LoadPriority.FLIP, recorder)
+    waiting = queue.submit(versions[1], LoadPriority.DEMAND, recorder)
+    queue.forget(version_key(versions[1]))
+    recorder.go_on.set()
+    assert waiting.result(10) == "b"

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from ml_core.domain.prediction_record import Loss, LossReason
-from ml_core.exceptions import InvalidRequestError, RegistryUnavailableError
+from ml_core.exceptions import DeadlineExceededError, InvalidRequestError, RegistryUnavailableError
 from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
+from ml_core.inference import prediction_log
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer
 from ml_core.inference.fair_queue import Shares
@@ -38,6 +39,7 @@ class Registry:
         self.batches: list[tuple[list[str], list[Loss], str, bool]] = []
         self.is_away = False
         self.poison: str | None = None
+        self.most: int | None = None  # requests that it writes in time
         self.tries = 0
         self.go_on = threading.Event()
         self.go_on.set()
@@ -51,6 +53,8 @@ class Registry:
         ids = [lines.decode().split("\t")[REQUEST_ID] for request in requests for lines in request.parts]
         if self.poison in ids:
             raise InvalidRequestError("It can't be stored.")
+        if self.most is not None and len(ids) > self.most:
+            raise DeadlineExceededError("It takes too long.")
         self.batches.append((ids, list(losses), batch_id, is_repeated))
         return Written(kept=sum(request.rows for request in requests))
 
@@ -134,6 +138,66 @@ def test_what_does_not_fit_is_counted_and_told(registry, open_log):
     log.append(spooled("acme"))
     wait_until(lambda: len(registry.batches) == 3)
     assert registry.batches[2][1] == []
+    assert counts_add_up(log)
+
+
+def test_a_tenant_with_large_rows_leaves_space_for_the_others(registry, open_log):
+    """It holds twice what is free at most; its further rows are its own loss, and counted as that."""
+    log = open_log(queue_mb=12 * SEGMENT_BYTES >> 20)
+    for number in range(30):
+        log.append(large(SEGMENT_BYTES * 2 // 3, request_id=f"acme{number}"))
+    lost_first = log.describe()["lost"]["queue_full"]
+    assert 18 < lost_first < 24, "it has more than half, and not all"
+    for number in range(1_000):
+        log.append(spooled("globex", request_id=f"globex{number}"))
+    assert log.describe()["lost"]["queue_full"] == lost_first
+    log.start()
+    wait_until(lambda: log.describe()["queued"] == 0)
+    assert [each for each in registry.written if each.startswith("globex")] == [f"globex{n}" for n in range(1_000)]
+    assert {loss.tenant_id for _, losses, _, _ in registry.batches for loss in losses} == {"acme"}
+    log.append(large(SEGMENT_BYTES * 2 // 3, request_id="again"))  # what was written is no longer held
+    wait_until(lambda: "again" in registry.written)
+    assert log._held_bytes == {}
+    assert counts_add_up(log)
+
+
+def test_many_equal_tenants_share_the_whole_spool(registry, open_log):
+    """Nobody is refused before it is full."""
+    log = open_log(queue_mb=12 * SEGMENT_BYTES >> 20)
+    for number in range(13):
+        log.append(spooled(f"t{number % 6}", [{"text": "x" * (SEGMENT_BYTES * 2 // 3)}]))
+    assert log.describe()["lost"] == {"queue_full": 1}
+
+
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_a_batch_that_takes_too_long_is_halved_until_it_is_written(registry, open_log, most):
+    """Each request once, in order, and none is lost."""
+    registry.most = most
+    log = open_log(flush_s=0.2)
+    for number in range(50):
+        log.append(spooled("acme", request_id=str(number)))
+    log.start()
+    wait_until(lambda: log.describe()["written"] == 50)
+    assert registry.written == [str(number) for number in range(50)]
+    assert max(len(ids) for ids, _, _, _ in registry.batches) <= most
+    assert len({batch_id for _, _, batch_id, _ in registry.batches}) == len(registry.batches)
+    counts = log.describe()
+    assert (counts["timeouts"], counts["lost"], counts["error"]) == (len(registry.batches) - 1, {}, None)
+
+
+def test_a_request_that_always_takes_too_long_holds_up_no_other(registry, open_log, monkeypatch):
+    """It is tried again, since the registry may be slow for all; then it is counted as lost."""
+    monkeypatch.setattr(prediction_log, "_FIRST_PAUSE_S", 0.001)
+    registry.most = 0
+    log = open_log()
+    log.append(spooled("acme", request_id="slow"))
+    log.start()
+    wait_until(lambda: log.describe()["lost"] == {"refused": 1})
+    assert log.describe()["timeouts"] == 5
+    registry.most = None
+    log.append(spooled("acme", request_id="next"))
+    wait_until(lambda: registry.written == ["next"])
+    assert registry.losses == {LossReason.REFUSED: 1}
     assert counts_add_up(log)
 
 

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ml_core.domain.version import PackedVersion
 from ml_core.exceptions import ModelNotFoundError, QueueFullError
 from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
 from ml_core.inference.routing import MAX_ASKING, MAX_ASKING_PER_TENANT, VersionLookup
+from support.inprocess_cell import servable
 
 
 def ref(number, tenant="acme"):
@@ -103,3 +105,25 @@ def test_what_is_remembered_of_a_missing_version_holds_no_request():
         lookup = asyncio.run(main(pool))
     assert len(lookup._unknown) == 3
     assert [body() for body in bodies] == [None] * 3
+
+
+def test_versions_with_long_documents_fill_no_replica(store, fitted_measures):
+    """Whoever asks for one such version after the other is answered, and the first are forgotten."""
+    version = servable(store, fitted_measures)
+    named = (version.model_type, version.digest, version.size_bytes, version.format)
+    asked = []
+
+    def find(wanted):
+        asked.append(wanted.version)
+        return PackedVersion((wanted, *named), b"{}", b"{}", long_bytes=16 * 2**20)
+
+    async def main(pool):
+        lookup = VersionLookup(find, pool, time.monotonic)
+        for number in [*range(20), 19, 0]:
+            assert (await lookup.find(ref(number))).ref == ref(number)
+        return lookup
+
+    with ThreadPoolExecutor(1) as pool:
+        lookup = asyncio.run(main(pool))
+    assert asked == [*(str(number) for number in range(20)), "0"]
+    assert sum(version.long_bytes for version in lookup._known.values()) <= 128 * 2**20

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.assignment import AssignmentDelta
 from ml_core.domain.version import ServableVersion
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.inference import replica as replica_module
@@ -15,6 +17,7 @@ from ml_core.inference.replica import Replica
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
+from ml_core.registry.feed import FeedReader
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.training.trainer import Trainer
 from support.registry import new_tenant, settings_for, temporary_home
@@ -89,3 +92,55 @@ def test_without_a_record_it_waits_for_all_models(own: DatabaseConnection, acme:
     finally:
         replica.stop()
     assert not (own.settings.platform.home / "recent" / "shared.json").exists(), "nobody asked"
+
+
+def test_it_waits_for_models_a_moment_only(
+    own: DatabaseConnection, acme: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the only replica: a request loads its model before the thousands that are loaded ahead."""
+    go_on = threading.Event()
+
+    def load(store: ArtifactStore, version: ServableVersion, trust: Trust) -> LoadedModel:
+        assert version.ref.model_id == "m2" or go_on.wait(30)
+        return load_version(store, version, trust)
+
+    monkeypatch.setattr(replica_module, "load_version", load)
+    monkeypatch.setattr(replica_module, "MODELS_WAIT_S", 0.1)
+    replica = Replica(replica_settings(own), "hurried")
+    try:
+        assert replica.start(wait_s=30) is False
+        assert replica.service.is_ready
+        wanted = replica.table.target((acme, "m2", PRODUCTION))
+        assert replica.table.request_load(wanted).result(30) is not None
+    finally:
+        go_on.set()
+        replica.stop()
+
+
+def test_it_waits_longer_while_the_assignment_is_read(
+    own: DatabaseConnection, acme: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large one on a busy machine: a replica without it would refuse every request, and be replaced in vain."""
+    asked, go_on, read = threading.Event(), threading.Event(), FeedReader.read
+
+    def read_slowly(reader: FeedReader, after: int | None) -> AssignmentDelta:
+        asked.set()
+        assert go_on.wait(30)
+        return read(reader, after)
+
+    monkeypatch.setattr(FeedReader, "read", read_slowly)
+    replica = Replica(replica_settings(own, require_assignment=True), "patient")
+    starting = threading.Thread(target=replica.start, args=(0.01,))
+    starting.start()
+    try:
+        assert asked.wait(30)
+        starting.join(0.5)
+        assert starting.is_alive()
+        go_on.set()
+        starting.join(30)
+        assert replica.service.is_ready
+        assert replica.table.describe()["pointers"] == len(NAMES)
+        assert gc.isenabled()
+    finally:
+        go_on.set()
+        replica.stop()

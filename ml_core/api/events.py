@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
 import anyio
@@ -211,7 +211,7 @@ class EventStream(Response):
     def __init__(
         self, events: Events, tenant_id: TenantId | None, after: int | None, check: Callable[[], object]
     ) -> None:
-        self._open = lambda: events.stream(tenant_id, after, check)
+        self._open: Callable[[], AbstractAsyncContextManager[Stream]] = lambda: events.stream(tenant_id, after, check)
         self.status_code, self.background = 200, None
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
 

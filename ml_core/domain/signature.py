@@ -295,7 +295,9 @@ class Signature(Document):
     def _refuse_misspelled(self, rows: Sequence[Row], unknown: Mapping[tuple[str, ...], int]) -> None:
         # Only a row that lacks a column and has another in its place can be misspelled.
         columns = len(self._names)
-        suspicious = {shape for shape, extra in unknown.items() if not shape or (extra and len(shape) - extra < columns)}
+        suspicious = {
+            shape for shape, extra in unknown.items() if not shape or (extra and len(shape) - extra < columns)
+        }
         if suspicious:
             for index, row in enumerate(rows):
                 if tuple(row) in suspicious:

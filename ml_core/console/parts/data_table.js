@@ -71,7 +71,8 @@ class DataTable extends HTMLElement {
       this.#cursor = page.next_cursor;
       this.#error = undefined;
     } catch (error) {
-      if (asked !== this.#asked || !this.isConnected) return;
+      const isLeft = error instanceof DOMException && error.name === "AbortError"; // the page
+      if (asked !== this.#asked || !this.isConnected || isLeft) return;
       this.#error = error;
     }
     this.#show(source);

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -217,6 +220,15 @@ def test_lineage_is_a_graph(viewer, prices, reader, width, scheme):
     graph.get_by_text("made from 1").wait_for()
     graph.get_by_role("link", name="homes@1").click()
     page.get_by_role("heading", name="homes@1").wait_for()
+    anna.open(f"t/{prices}/models/price")
+    page.get_by_role("heading", name="Lineage of version 2").wait_for()
+    assert graph.locator("b").all_inner_texts()[1:] == [
+        "1",
+        steps.nth(1).locator("b").inner_text(),
+        "2",
+        "production",
+        "3",
+    ]
 
 
 def test_many_children_are_counted(viewer, db, shop):
@@ -263,6 +275,22 @@ def test_a_classifier_shows_its_calibration(viewer, prices, reader):
     assert curve.locator("circle").count() > 0
     page.get_by_role("region", name="Confusion matrix").wait_for()
     page.get_by_role("table", name="Importances").wait_for()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="There is no curl.")
+def test_the_command_does_what_the_form_did(viewer, prices, reader):
+    """It is one line of a shell for whatever was typed; only the key is missing."""
+    anna = viewer()
+    anna.open(f"t/{prices}/models/kind/versions/1")
+    page = anna.sign_in(reader)
+    page.get_by_label("subject").fill("""It's "broken" $HOME `id` \\ \n ${7*7} <b>&</b> ü""")
+    page.get_by_label("priority").fill("")
+    page.get_by_role("button", name="Predict").click()
+    page.get_by_role("table", name="Contributions of the columns").wait_for()
+    command = page.locator(".command").inner_text().replace("mlk_…", str(reader))
+    answered = json.loads(subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=60).stdout)
+    assert answered["predictions"] == [page.locator(".prediction b").inner_text()]
+    assert answered["version"] == "1"
 
 
 @pytest.mark.parametrize("content", ["5", "{}", '{"calibration": "abc", "importances": [1]}', "[[", '{"intervals": 7}'])

@@ -7,6 +7,7 @@ import { filter, link } from "../core/router.js";
 import { comparison, comparisonView } from "../parts/comparison.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
+import { lineageGraph } from "../parts/lineage.js";
 import { metricDiff } from "../parts/metric_diff.js";
 import { gatesView, MOVES, openMove, servedBy, servedText } from "../parts/moves.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
@@ -42,18 +43,20 @@ export default {
     );
     const open = environments.find((each) => each.environment === query.environment) ?? defaultOf(environments);
     const against = query.against ?? open.pointer?.version;
-    const [moves, replicas, reference, compared] = await Promise.all([
+    const shownVersion = open.pointer?.version ?? newest.items[0]?.version;
+    const [moves, replicas, reference, lineage, compared] = await Promise.all([
       query.moves && open.pointer ? movesOf(open.environment, query.moves) : open.moves,
       open.pointer?.version ? list(`${root}/environments/${at(open.environment)}/replicas`).catch(refusal) : [],
       against ? list(`${root}/versions/${at(against)}`).catch(refusal) : null,
+      shownVersion ? list(`${root}/versions/${at(shownVersion)}/lineage`) : null,
       comparison(root, newest.items.map(({ version }) => version), open.pointer, query, signal), // prettier-ignore
     ]);
-    return { newest: newest.items, environments, open, moves, replicas, metrics, reference, compared };
+    return { newest: newest.items, environments, open, moves, replicas, metrics, reference, lineage, compared };
   },
 
   view(data, context) {
     const { tenant, model } = context.params;
-    const { newest, environments, open, compared } = data;
+    const { newest, environments, open, lineage, compared } = data;
     return html`<h1 tabindex="-1">${model}</h1>
       <p class="quiet">
         ${newest[0]?.model_type} ·
@@ -72,6 +75,17 @@ export default {
         ${arrangement(data, context)}
         <data-table data-key="versions"></data-table>
       </section>
+      ${
+        lineage &&
+        html`<section>
+          <h2>Lineage of version ${lineage.version}</h2>
+          ${lineageGraph(lineage, usesOf(lineage.version, environments), tenant, model)}
+          <p class="quiet">
+            ${open.pointer?.version ? `This is what ${open.environment} serves.` : "This is the newest version."} The
+            page of each version has its own.
+          </p>
+        </section>`
+      }
       ${compared && comparisonView(compared, context)}`;
   },
 
@@ -147,6 +161,16 @@ function arranged(form, refresh) {
   filter({ ...Object.fromEntries(unchecked), .../** @type {Record<string, string>} */ (fields) });
   return refresh();
 }
+
+/** The environments that use a version. @param {string} version @param {any[]} environments */
+const usesOf = (version, environments) =>
+  environments.flatMap(({ environment, pointer }) =>
+    [
+      { environment, role: "stable", of: pointer?.version },
+      { environment, role: "canary", of: pointer?.canary?.version },
+      { environment, role: "shadow", of: pointer?.shadow },
+    ].filter(({ of }) => of === version),
+  );
 
 /** The environment that is shown first: production, or else the last. @param {any[]} environments */
 const defaultOf = (environments) =>

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from ml_core.client import MLClient
+from ml_core.jobs.processes import ProcessRunner
 from support.gated import PEOPLE
+from support.job_queue import dispatching, empty_queue
+from support.tables import measures
 
 HOSTILE = """<img src=x onerror="window.taken=1">'"><script>window.taken=1</script>${7*7}{{7*7}}"""
 POINTS = 10_000
@@ -312,20 +316,22 @@ def test_parameters_beside_a_metric(viewer, shop, client):
     page.get_by_text("6 of 6 runs within the chosen ranges.").wait_for()
 
 
-def test_jobs_and_versions_lead_to_their_runs(viewer, shop, db):
-    """A version by its lineage, a run to the version that it made."""
-    from ml_core.cache import CacheConfig, CacheMechanism
-    from ml_core.system import MLSystem
-    from support.tables import measures, split_target
-
-    system = MLSystem(db, CacheMechanism(CacheConfig()), max_memory_mb=256, tenant_id=shop.tenant)
-    system.train_model("m", None, split_target(measures(100), "outcome"), None, {"algorithm": "ridge"})
-    page = opened(viewer, shop, "models/m/versions/1").page
-    run = system.runs.search("m").items[0].run_id
+def test_jobs_and_versions_lead_to_their_runs(viewer, shop, client, db):
+    """A job to the run of its attempt, that to its job and to the version that it made, and this to the run again."""
+    client.datasets.create("m", measures(100))
+    empty_queue(db)
+    training = {"target": "outcome", "hyperparameters": {"algorithm": "ridge"}}
+    job = client.jobs.train("m", "m", training=training).job_id
+    page = opened(viewer, shop, f"jobs/{job}").page
+    with closing(ProcessRunner(db)) as runner, dispatching(db, runner):
+        page.get_by_role("heading", name="succeeded").wait_for(timeout=60_000)
+    run = client.jobs.get(job).run_id
     page.get_by_role("link", name=run).click()
     page.get_by_role("link", name="diagnostics.json").wait_for()
+    page.get_by_role("link", name=job).wait_for()
     page.get_by_role("link", name="m 1").click()
     page.get_by_role("heading", name="m 1").wait_for()
+    page.get_by_role("link", name=run).wait_for()
     page.get_by_role("link", name="m", exact=True).click()
     page.get_by_role("main").get_by_role("link", name="Runs").click()
     page.get_by_role("link", name=run).wait_for()

@@ -49,12 +49,12 @@ class RunCriteria(TypedDict, total=False):
 def sorting(
     tenant_id: TenantId, sort: str, descending: bool | None
 ) -> tuple[Sequence[sa.ColumnElement[bool]], Sequence[Order]]:
-    """The order by ``started`` or by a metric, and the condition that a run has this metric."""
+    """The condition that a run has what is sorted by, and the order: of equal metrics the newest first."""
     if sort == STARTED:
         return [], [Order(NEWEST_FIRST.field, descending is not False)]
     field = Field(FieldKind.METRIC, sort)
     is_descending = HIGHER_IS_BETTER.get(sort.rpartition("/")[2], True) if descending is None else descending
-    return [condition(tenant_id, Comparison(field, Operator.IS_NOT_NULL))], [Order(field, is_descending)]
+    return [condition(tenant_id, Comparison(field, Operator.IS_NOT_NULL))], [Order(field, is_descending), NEWEST_FIRST]
 
 
 def require_sortable(connection: Connection, tenant_id: TenantId, sort: str) -> None:

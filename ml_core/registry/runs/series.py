@@ -88,6 +88,8 @@ _COUNT_AGAIN = sa.text(
 
 # Buckets of equally many points. Arrays compare element by element, so the smallest (value, step) of a bucket is
 # its lowest value and where that is; one that is not finite is kept as well as the finite extremes.
+# The limit makes each point a look-up by its step. A series without statistics, as while it is logged, seems to have
+# one point, so a join would read all that is kept for each of a million points.
 _SELECT = sa.text("""
 WITH numbered AS (
   SELECT step, value, value > '-Infinity' AND value < 'Infinity' AS is_finite, ntile(:buckets) OVER (ORDER BY step) AS n
@@ -102,10 +104,12 @@ WITH numbered AS (
   SELECT unnest(ARRAY[lowest::bigint, highest::bigint, broken]) AS step FROM buckets
   UNION SELECT min(first) FROM buckets UNION SELECT max(last) FROM buckets
 )
-SELECT m.step, m.value, m.at, (SELECT sum(points) FROM buckets)::bigint AS total
-FROM mlcore.run_metrics m JOIN kept USING (step)
-WHERE m.tenant_id = :tenant AND m.run_id = :run AND m.metric = :metric
-ORDER BY m.step
+SELECT kept.step, point.value, point.at, (SELECT sum(points) FROM buckets)::bigint AS total
+FROM kept CROSS JOIN LATERAL (
+  SELECT m.value, m.at FROM mlcore.run_metrics m
+  WHERE m.tenant_id = :tenant AND m.run_id = :run AND m.metric = :metric AND m.step = kept.step LIMIT 1
+) point
+ORDER BY kept.step
 """)
 _PER_BUCKET = 3
 

@@ -17,6 +17,7 @@ from ml_core.domain.run import MetricSummary
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, RunNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository, series
+from support.plans import recorded_plans
 from support.registry import TICKETS
 
 
@@ -122,6 +123,17 @@ def test_a_long_series_is_selected_by_the_database(runs: RunRepository) -> None:
     assert runs.series(run_id, "loss", max_points=10_000).total == len(
         runs.series(run_id, "loss", max_points=10_000).points
     )
+
+
+def test_a_selection_of_a_series_that_is_new_looks_up_its_points(runs: RunRepository) -> None:
+    """By their steps: without statistics Postgres takes a series for short, and would join all that is kept to each."""
+    run_id = runs.start(TICKETS)
+    runs.log_series(run_id, "loss", range(20_000), [float(step) for step in range(20_000)])
+    with recorded_plans() as plans:
+        assert len(runs.series(run_id, "loss", max_points=2000).points) <= 2000
+    reads = [node for plan in plans for node in plan.nodes if node.get("Alias") == "m"]
+    assert reads
+    assert all("step = " in node["Index Cond"] for node in reads)
 
 
 @pytest.mark.parametrize("max_points", [5, 6, 7, 13])

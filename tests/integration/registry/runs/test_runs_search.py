@@ -105,6 +105,7 @@ def test_a_query_finds_what_it_says(
         ({"sort": "accuracy", "metrics": "accuracy<=0.7"}, [3, 1]),
         ({"sort": "validation/loss"}, [1, 2, 0, 3, 4]),
         ({"sort": "size"}, [5, 1]),
+        ({"sort": "same"}, [5, 4, 3, 2, 1, 0]),
         ({"sort": "size", "model_id": "churn"}, [5]),
         ({"sort": "size", "status": "failed"}, []),
         ({"descending": False}, [0, 1, 2, 3, 4, 5]),
@@ -116,6 +117,8 @@ def test_runs_are_sorted(runs: RunRepository, query: dict[str, Any], order: list
     ids = [runs.start(TICKETS) for _ in range(5)] + [runs.start("churn")]
     for run_id, (accuracy, loss) in zip(ids, values, strict=False):
         runs.log_metrics(run_id, {"accuracy": accuracy, "validation/loss": loss})
+    for run_id in ids:
+        runs.log_metrics(run_id, {"same": 1.0})
     runs.log_metrics(ids[1], {"size": 1.0})
     runs.log_metrics(ids[5], {"size": 2.0})
     pages = every(lambda _, cursor: runs.search(**query, limit=2, cursor=cursor))

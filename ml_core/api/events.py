@@ -13,7 +13,8 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 import anyio
@@ -67,7 +68,7 @@ class Stream:
 
     def tell(self, position: int, topics: set[str]) -> None:
         """Add what changed; all before the position was told."""
-        self._position = position
+        self._position = max(self._position, position)
         if topics:
             self._topics |= topics
             self._woken.set()
@@ -211,7 +212,7 @@ class EventStream(Response):
     def __init__(
         self, events: Events, tenant_id: TenantId | None, after: int | None, check: Callable[[], object]
     ) -> None:
-        self._open: Callable[[], AbstractAsyncContextManager[Stream]] = lambda: events.stream(tenant_id, after, check)
+        self._open = partial(events.stream, tenant_id, after, check)
         self.status_code, self.background = 200, None
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
 

@@ -167,6 +167,7 @@ def test_ten_thousand_points_are_one_line(viewer, shop, client):
     assert "step" in chart.locator(".at").inner_text()
     page.get_by_text("loss as a table").click()
     table = chart.get_by_role("table")
+    table.locator("tbody tr").last.wait_for()
     assert table.locator("tbody tr").count() == 100
     assert table.locator("tbody tr").first.inner_text().split() == ["0", "0", "0"]
 
@@ -395,6 +396,8 @@ def test_runs_are_accessible(viewer, shop, client, scheme, width):
         page.locator(content).first.wait_for(state="attached")
         for table in page.locator("line-chart summary").all():
             table.click()
+        if page.locator("line-chart").count():
+            page.locator("line-chart details[open] tbody tr").last.wait_for()
         found[path] = [
             (each["id"], [node["html"][:200] for node in each["nodes"]])
             for each in axe.run(page).response["violations"]

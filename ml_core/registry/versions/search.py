@@ -21,6 +21,7 @@ from ml_core.registry.search import in_range, of_owner, tagged
 from ml_core.registry.versions.rows import IS_ARCHIVED, SELECT_SUMMARIES, summary_from
 
 _MAX_TEXT = 200  # characters
+_FEW_NAMES = 1_000
 _CREATED = "created"
 _SPLIT = "validation"
 _KEY = ("model_id", "version")
@@ -88,6 +89,8 @@ def search(
         order = [versions.c.number]
         statement = statement.add_columns(order[0])
     statement = statement.where(versions.c.tenant_id == tenant_id, *_conditions(tenant_id, query))
+    if query.name:
+        statement = statement.where(_named(connection, tenant_id, query))
     named = "/".join(query.metric or [order[0].name])
     page = read_page(
         connection,
@@ -113,8 +116,6 @@ def _conditions(tenant_id: TenantId, query: VersionQuery) -> Sequence[sa.ColumnE
         conditions.append(sa.not_(IS_ARCHIVED))
     conditions += tagged(version_tags, versions, _KEY, tenant_id, query.tags)
     conditions += [_has_metric(tenant_id, wanted) for wanted in query.metrics]
-    if query.name:
-        conditions.append(versions.c.version.icontains(query.name, autoescape=True))
     if query.text:
         conditions.append(_mentions(tenant_id, query.text))
     return check_filters(conditions)
@@ -125,6 +126,20 @@ def _has_metric(tenant_id: TenantId, wanted: MetricBound) -> sa.ColumnElement[bo
     named = (metric.c.split == wanted.split, metric.c.metric == wanted.metric)
     within = in_range(metric.c.value, wanted.at_least, wanted.at_most)
     return sa.exists().where(*of_owner(metric, versions, _KEY, tenant_id), *named, *within)
+
+
+def _named(connection: Connection, tenant_id: TenantId, query: VersionQuery) -> sa.ColumnElement[bool]:
+    """The condition on the name of versions.
+
+    An index has all names of a model: where few have the text, they are found in it, in a tenth of the time that their
+    rows take. Where many have it, the newest are among the first rows.
+    """
+    has_text = versions.c.version.icontains(query.name, autoescape=True)
+    if query.model_id is None:
+        return has_text
+    names = sa.select(versions.c.version).filter_by(tenant_id=tenant_id, model_id=query.model_id).where(has_text)
+    found = connection.scalars(names.limit(_FEW_NAMES + 1)).all()
+    return has_text if len(found) > _FEW_NAMES else versions.c.version.in_(found)
 
 
 def _mentions(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:

@@ -13,6 +13,7 @@ from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.platform_keys import PlatformKeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.versions import search
 from support.gated import PEOPLE, logistic, publish
 from support.job_queue import empty_queue
 from support.plans import recorded_plans
@@ -43,7 +44,7 @@ def test_lists_find_a_text_in_the_name(db, client, operator, tenant_id):
     assert second.model_id == "ticket_classifier"
 
 
-def test_a_version_is_found_by_its_name(db, client, tenant_id):
+def test_a_version_is_found_by_its_name(db, client, tenant_id, monkeypatch):
     """By a part of it, whatever its case; the name of the model, notes and tags are not its name."""
     for version in ("1.0.0", "1.1.0", "2.1.0-RC1", "10"):
         register(db, tenant_id, version, metadata={"note": "rc"})
@@ -60,6 +61,8 @@ def test_a_version_is_found_by_its_name(db, client, tenant_id):
     (last,) = client.versions.list("tickets", name="1.").page(limit=2, cursor=page.next_cursor).items
     assert last.version == "1.0.0"
     assert [each.version for each in client.versions.list(name="1.1")] == ["1.1.9", "1.1.0"]
+    monkeypatch.setattr(search, "_FEW_NAMES", 1)
+    assert found("1.") == ["2.1.0-RC1", "1.1.0", "1.0.0"]
 
 
 def test_metrics_say_which_way_is_better(db, client, tenant_id, other_tenant_id):

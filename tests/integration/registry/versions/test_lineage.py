@@ -10,6 +10,7 @@ from ml_core.exceptions import ModelNotFoundError
 from ml_core.ids import Digest, TenantId, VersionId
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.versions import lineage
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, register
 
@@ -38,6 +39,15 @@ def test_downstream_is_everything_that_was_made_from_it(family: VersionRepositor
     assert found["children"] == ["2", "4"]
     assert found["descendants"] == ["2", "3", "4"]
     assert found["ancestors"] == []
+
+
+def test_a_long_line_is_bounded_to_the_nearest(family: VersionRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may be retrained a hundred thousand times, each time from the version before."""
+    monkeypatch.setattr(lineage, "_MOST", 2)
+    found = family.lineage(TICKETS, VersionId("1"))
+    assert (found["children"], found["descendants"]) == (["2", "4"], ["2", "4"])
+    monkeypatch.setattr(lineage, "_MOST", 1)
+    assert family.lineage(TICKETS, VersionId("3"))["ancestors"] == ["2"]
 
 
 def test_downstream_names_what_serves_it(

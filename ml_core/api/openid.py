@@ -179,28 +179,15 @@ class OpenIdSignIn:
 
     async def _exchange(self, code: str, verifier: str, redirect_uri: str) -> Mapping[str, str]:
         """The issuer's tokens for a code."""
-        wait_ns = self._exchanges.take(1, time.monotonic_ns())
-        if wait_ns:
-            raise QuotaExceededError(
-                "Too many people sign in at the same time.",
-                remedy=_AGAIN,
-                quota="sign_in",
-                limit=EXCHANGES_PER_S,
-                retry_after_s=wait_ns / 1e9,
-            )
+        self._take_turn()
         endpoint = (await self._tokens.endpoints()).token
         if endpoint is None:
             raise _unusable("token_endpoint")
-        form = {
-            "grant_type": "authorization_code",
-            "code": code,
-            "code_verifier": verifier,
-            "redirect_uri": redirect_uri,
-        }
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         try:
             # Of the whole exchange: the timeouts of httpx are for each part of it.
             with anyio.fail_after(EXCHANGE_WITHIN_S):
-                status, granted = await self._post(endpoint, form)
+                status, granted = await self._post(endpoint, {**form, "code_verifier": verifier})
         except (httpx.HTTPError, ValueError, TimeoutError) as error:
             logger.warning("The token endpoint %s can't be used: %s: %s", endpoint, type(error).__name__, error)
             raise IssuerUnavailableError(
@@ -214,6 +201,17 @@ class OpenIdSignIn:
             logger.warning("The token endpoint %s answered %d without both tokens.", endpoint, status)
             raise _unusable("token_endpoint")
         return granted
+
+    def _take_turn(self) -> None:
+        wait_ns = self._exchanges.take(1, time.monotonic_ns())
+        if wait_ns:
+            raise QuotaExceededError(
+                "Too many people sign in at the same time.",
+                remedy=_AGAIN,
+                quota="sign_in",
+                limit=EXCHANGES_PER_S,
+                retry_after_s=wait_ns / 1e9,
+            )
 
     async def _post(self, url: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         client_id, secret = quote(self._settings.client_id or "", safe=""), self._settings.client_secret

@@ -248,13 +248,11 @@ class Issuer:
                 self.send_header("content-length", str(len(answer.body)))
                 if answer.location is not None:
                     self.send_header("location", answer.location)
-                self.end_headers()
-                if not answer.pause_s:
-                    self.wfile.write(answer.body)
-                    return
+                step = 1 if answer.pause_s else max(1, len(answer.body))
                 with suppress(ConnectionError):  # nobody waits any more
-                    for index in range(len(answer.body)):
-                        self.wfile.write(answer.body[index : index + 1])
+                    self.end_headers()
+                    for begin in range(0, len(answer.body), step):
+                        self.wfile.write(answer.body[begin : begin + step])
                         time.sleep(answer.pause_s)
 
             def log_message(self, *arguments: object) -> None:

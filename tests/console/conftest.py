@@ -32,9 +32,9 @@ def address(db) -> Iterator[str]:
         yield f"{url}{PATH}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """The distribution's Chromium."""
+    """The distribution's Chromium. Not for the session: other tests need a thread without Playwright's event loop."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
     if CHROMIUM is None:
         pytest.skip("There is no Chromium; on Debian: apt install chromium")

@@ -274,13 +274,13 @@ def test_the_longest_names_fit(viewer, db, operator_key):
             phone.open(path)
             page.locator("h1").wait_for()
             page.get_by_text("Loading…").wait_for(state="detached")
-            page.wait_for_load_state("networkidle")
+            phone.wait_for_rest()
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
             for button in buttons:
                 page.get_by_role("button", name=button, exact=True).last.click()
                 dialog = page.get_by_role("dialog")
                 dialog.wait_for()
-                page.wait_for_load_state("networkidle")
+                phone.wait_for_rest()
                 assert dialog.evaluate("each => each.scrollWidth <= each.clientWidth"), (path, button)
                 page.keyboard.press("Escape")
     finally:
@@ -301,7 +301,7 @@ def test_pages_with_content_and_dialogs_are_accessible(viewer, shop, db, operato
     found = {}
 
     def check(name: str) -> None:
-        page.wait_for_load_state("networkidle")
+        someone.wait_for_rest()
         violations = axe.run(page).response["violations"]
         found[name] = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in violations]
         found[name] += ["too wide"] * (page.evaluate("document.documentElement.scrollWidth") > width)

@@ -386,7 +386,7 @@ def test_these_pages_are_accessible(viewer, prices, reader, many, width, scheme)
     found = {}
 
     def check(page, name: str) -> None:
-        page.wait_for_load_state("networkidle")
+        anna.wait_for_rest()
         violations = axe.run(page).response["violations"]
         found[name] = [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in violations]
         found[name] += ["too wide"] * is_wide(page)

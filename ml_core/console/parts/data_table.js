@@ -71,7 +71,7 @@ class DataTable extends HTMLElement {
       this.#cursor = page.next_cursor;
       this.#error = undefined;
     } catch (error) {
-      const isLeft = error instanceof DOMException && error.name === "AbortError"; // the page
+      const isLeft = error instanceof DOMException && error.name === "AbortError"; // the page was
       if (asked !== this.#asked || !this.isConnected || isLeft) return;
       this.#error = error;
     }

@@ -144,7 +144,7 @@ def test_the_longest_names_fit(db, viewer):
     page = phone.sign_in(KeyRepository(db, tenant).create("phone", [Scope.ADMIN]))
     for path in (f"t/{tenant}", f"t/{tenant}/models", f"t/{tenant}/models/{model}"):
         phone.open(path)
-        page.get_by_text(version).first.wait_for()
+        page.get_by_text(version).filter(visible=True).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
     page.get_by_role("region", name="Versions", exact=True).get_by_role("link", name=version).click()
     page.get_by_role("heading", name=f"{model} {version}").wait_for()

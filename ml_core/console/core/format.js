@@ -3,11 +3,11 @@
 const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const WHOLE = new Intl.NumberFormat("en");
 
-/** A measured value with four digits, or three and a power of ten; a dash for none. @param {unknown} value */
+/** A measured value with four digits; a dash for none. @param {unknown} value */
 export function number(value) {
   if (typeof value !== "number") return value === null || value === undefined ? "–" : String(value);
   const size = Math.abs(value);
-  if (size >= 1e15 || (size > 0 && size < 1e-4)) return value.toExponential(2);
+  if (size >= 1e15 || (size > 0 && size < 1e-6)) return value.toExponential(3);
   return Number.isInteger(value) ? WHOLE.format(value) : NUMBER.format(value);
 }
 

@@ -183,7 +183,7 @@ class VersionChoice extends HTMLElement {
 
   #show() {
     const [id, label] = [this.#id, this.#given("label")];
-    const active = this.#isOpen && this.#found.length > 0 && `${id}-${this.#active}`;
+    const isListed = this.#isOpen && this.#found.length > 0;
     render(
       this,
       html`<label for="${id}">${label}</label>
@@ -192,19 +192,14 @@ class VersionChoice extends HTMLElement {
             id="${id}"
             role="combobox"
             aria-autocomplete="list"
-            aria-expanded="${String(this.#isOpen)}"
+            aria-expanded="${String(isListed)}"
             aria-controls="${id}-list"
-            ${active && html`aria-activedescendant="${active}"`}
+            ${isListed && html`aria-activedescendant="${id}-${this.#active}"`}
             autocomplete="off"
             spellcheck="false"
           />
           <input type="hidden" name="${this.#given("name")}" value="${this.#chosen}" />
-          <ul
-            id="${id}-list"
-            role="listbox"
-            aria-label="Suggestions"
-            ${(!this.#isOpen || !this.#found.length) && html`hidden`}
-          >
+          <ul id="${id}-list" role="listbox" aria-label="Suggestions" ${!isListed && html`hidden`}>
             ${this.#found.map((each, index) => this.#option(each, index))}
           </ul>
         </div>

@@ -205,11 +205,17 @@ class Replica:
         """Check whether the replica must be replaced.
 
         Raises:
-            PlatformError: The follower thread has ended.
+            PlatformError: The follower thread has ended, or too many calls of models have not returned.
         """
         # An unavailable registry is no reason for a restart: the replica serves its last assignment.
         if not self.follower.is_alive:
             raise PlatformError("The follower thread has ended.", remedy="Replace the replica.", component="replica")
+        if self.service.is_spent:
+            raise PlatformError(
+                f"{self.service.lost_calls} calls of models have not returned.",
+                remedy="Replace the replica, and correct the models that its log names.",
+                component="replica",
+            )
 
     def stop(self) -> None:
         """Stop the threads, write the rest of the prediction log, and close the connections."""

@@ -5,11 +5,14 @@ model, in the same turn of the event loop. An idle model answers immediately; a 
 
 The measured cost of the model (``CostModel``) decides where a batch runs:
 
-==================  =======================================
+==================  ===============================================================================================
 under 50 µs         in the request, without batching
-under 2 ms          on the event loop, at the end of its turn
+under 2 ms          on the event loop, at the end of its turn; in the request, if it is the only one of its tenant
 longer, or unknown  on a thread
-==================  =======================================
+==================  ===============================================================================================
+
+A request whose tenant has no other waits for nothing that could be predicted with it: beside a flood of another tenant,
+each further turn of the loop takes milliseconds.
 
 The cost is measured by number of rows, not by length of strings. Large requests with strings therefore always run on a
 thread, and do not count for this. Neither do models with code of their owner: it may sleep or hang, which processor
@@ -32,7 +35,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,20 +93,21 @@ class _Item:
     queued_at: float
     started_at: float = 0.0
     taken: int = 0
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Answer] | None = None
 
     @property
-    def left(self) -> int:
-        return self.rows - self.taken
+    def item(self) -> _Item:
+        """Its request: it is a part itself unless it is divided."""
+        return self
 
-    def take(self, rows: int) -> _Part:
+    def take(self, rows: int) -> _Item | _Part:
         """The next rows."""
         start, self.taken = self.taken, self.taken + rows
-        return _Part(self, self.columns if rows == self.rows else take(self.columns, slice(start, self.taken)), rows)
+        return self if rows == self.rows else _Part(self, take(self.columns, slice(start, self.taken)), rows)
 
 
 class _Part(NamedTuple):
-    """Rows of a request in one batch: all, unless it is divided."""
+    """Rows of a request that is divided."""
 
     item: _Item
     columns: Columns
@@ -116,14 +120,15 @@ class _Batch:
     __slots__ = ("is_running", "parts", "rows", "size")
 
     def __init__(self) -> None:
-        self.parts: list[_Part] = []
+        self.parts: list[_Item | _Part] = []
         self.rows = self.size = 0
         self.is_running = False  # on a thread, which sets it
 
-    def add(self, part: _Part) -> None:
-        self.parts.append(part)
-        self.rows += part.rows
-        self.size += part.item.size
+    def add(self, item: _Item, rows: int) -> None:
+        """Add the next rows of a request."""
+        self.parts.append(item.take(rows))
+        self.rows += rows
+        self.size += item.size
 
 
 class Batcher:
@@ -189,7 +194,9 @@ class Batcher:
         finally:
             self._reserved_rows -= rows
 
-    async def predict(self, columns: Columns, rows: int, *, size: int, proba: bool, deadline: float) -> Answer:
+    async def predict(
+        self, columns: Columns, rows: int, *, size: int, proba: bool, deadline: float, is_only: bool = False
+    ) -> Answer:
         """Predict the rows of one request.
 
         Args:
@@ -198,6 +205,7 @@ class Batcher:
             size: Bytes of the request body; an upper bound of the characters of its strings.
             proba: Whether to predict probabilities, or anomaly scores.
             deadline: On the event loop's clock, seconds. The caller must bound its wait by it as well.
+            is_only: Whether the tenant has no other request, which would be predicted with it.
 
         Raises:
             QueueFullError: The queue is full.
@@ -205,7 +213,9 @@ class Batcher:
             ModelNotReadyError: Calls of the model have not returned.
             PredictionError: The model failed on these rows.
         """
-        if not self._is_busy and size <= self._max_size_on_loop and self._cost.estimate(rows) < AT_ONCE_BELOW_S:
+        cost_s = math.inf if self._is_busy or size > self._max_size_on_loop else self._cost.estimate(rows)
+        if cost_s < (ON_LOOP_BELOW_S if is_only else AT_ONCE_BELOW_S):
+            self._loop_shares.charge(self._ref.tenant_id, cost_s)
             started = time.perf_counter()
             answer = self._call([columns], rows, size, proba=proba)
             self._hooks.request_predicted(self._ref, rows, 0.0, time.perf_counter() - started)
@@ -234,7 +244,7 @@ class Batcher:
             self._is_busy = False
         elif batch.size <= self._max_size_on_loop and (cost_s := self._cost.estimate(batch.rows)) < ON_LOOP_BELOW_S:
             self._loop_shares.charge(tenant, cost_s)
-            _deliver(batch, self._answer(batch.parts, batch.size))
+            _deliver(batch, self._answer(batch.parts, batch.rows, batch.size))
             self._continue(loop)
         else:
             deadline = max(part.item.deadline for part in batch.parts)
@@ -278,23 +288,24 @@ class Batcher:
         queued_rows = self._queued_rows
         while self._queue and batch.rows < most:
             item = self._queue[0]
-            is_gone = item.future.done()
+            left, is_gone = item.rows - item.taken, item.future.done()
             if is_gone or item.deadline <= now:
                 self._queue.popleft()
-                self._queued_rows -= item.left
+                self._queued_rows -= left
                 if not is_gone:
                     self._hooks.request_refused("deadline")
                     item.future.set_exception(self._too_late())
                 continue
-            if batch.parts and batch.rows + item.left > most:
+            if batch.parts and batch.rows + left > most:
                 break
             if not item.taken:
                 item.started_at = now
-            of_equal_parts = math.ceil(item.left / math.ceil(item.left / most))
-            rows = min(item.left, most, TOGETHER * math.ceil(of_equal_parts / TOGETHER))
-            batch.add(item.take(rows))
-            self._queued_rows -= rows
-            if not item.left:
+            if left > most:
+                of_equal_parts = math.ceil(left / math.ceil(left / most))
+                left = min(most, TOGETHER * math.ceil(of_equal_parts / TOGETHER))
+            batch.add(item, left)
+            self._queued_rows -= left
+            if item.taken == item.rows:
                 self._queue.popleft()
         self._hooks.rows_dequeued(queued_rows - self._queued_rows)
         return batch
@@ -309,13 +320,13 @@ class Batcher:
     def _answer_on_thread(self, batch: _Batch) -> list[Answer | PredictionError]:
         batch.is_running = True
         try:
-            return self._answer(batch.parts, batch.size)
+            return self._answer(batch.parts, batch.rows, batch.size)
         finally:
             batch.is_running = False
 
-    def _answer(self, parts: Sequence[_Part], size: int) -> list[Answer | PredictionError]:
+    def _answer(self, parts: Sequence[_Item | _Part], rows: int, size: int) -> list[Answer | PredictionError]:
         """One answer or error per part."""
-        rows, proba = sum(part.rows for part in parts), any(part.item.proba for part in parts)
+        proba = any(part.item.proba for part in parts)
         try:
             answer = self._call([part.columns for part in parts], rows, size, proba=proba)
         except PredictionError as error:
@@ -326,8 +337,8 @@ class Batcher:
             return [self._too_late() if part.item.future.done() else self._answer_alone(part) for part in parts]
         return _split(parts, answer)
 
-    def _answer_alone(self, part: _Part) -> Answer | PredictionError:
-        (outcome,) = self._answer([part], part.item.size)
+    def _answer_alone(self, part: _Item | _Part) -> Answer | PredictionError:
+        (outcome,) = self._answer([part], part.rows, part.item.size)
         return outcome
 
     def _call(self, tables: Sequence[Columns], rows: int, size: int, *, proba: bool) -> Answer:
@@ -393,7 +404,7 @@ class Batcher:
         )
 
 
-def _split(parts: Sequence[_Part], answer: Answer) -> list[Answer | PredictionError]:
+def _split(parts: Sequence[_Item | _Part], answer: Answer) -> list[Answer | PredictionError]:
     if len(parts) == 1:
         return [answer]
     answers: list[Answer | PredictionError] = []
@@ -414,15 +425,16 @@ def _deliver(batch: _Batch, outcomes: Sequence[Answer | PredictionError]) -> Non
         if isinstance(outcome, PredictionError):
             item.future.set_exception(outcome)
             continue
-        item.answers.append(outcome)
-        if not item.left:
+        if part is item:
+            item.future.set_result(outcome)
+            continue
+        item.answers = [*(item.answers or ()), outcome]
+        if item.taken == item.rows:
             item.future.set_result(_joined(item.answers))
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
     """One answer to the parts of a request."""
-    if len(answers) == 1:
-        return answers[0]
     predictions, probabilities, scores = zip(*answers, strict=True)
     return Answer(
         np.concatenate(predictions),

@@ -31,11 +31,12 @@ _MANY_ACCOUNTS = 1_000
 class Begun:
     """An item in progress; ``cost`` is its processor time divided by the weight, 0 until it ends."""
 
-    __slots__ = ("cost", "floor", "is_over", "tenant")
+    __slots__ = ("account", "cost", "floor", "is_over", "tenant")
 
-    def __init__(self, tenant: str, floor: float) -> None:
+    def __init__(self, tenant: str, account: _Account) -> None:
         self.tenant = tenant
-        self.floor = floor
+        self.account = account
+        self.floor = account.floor
         self.cost = 0.0
         self.is_over = False
 
@@ -55,13 +56,12 @@ class _Account:
         self.finish = self.floor = now
         self.begun: deque[Begun] = deque()
 
-    @property
     def tag(self) -> float:
         """The start tag of its next item."""
         tag = self.finish
         for item in self.begun:
             tag = max(tag, item.floor) + item.cost
-        return max(tag, self.floor)
+        return tag if tag > self.floor else self.floor
 
 
 class Shares:
@@ -94,27 +94,30 @@ class Shares:
         """The start tag of a tenant's next item, which competes from now on."""
         account = self._accounts.get(tenant) or self._opened(tenant)
         account.floor = self._now
-        return account.tag
+        return account.tag()
 
     def tag(self, tenant: str) -> float:
         """The start tag of a tenant's next item, which has entered."""
         account = self._accounts.get(tenant)
-        return self._now if account is None else account.tag  # a forgotten one was not beyond it
+        return self._now if account is None else account.tag()  # a forgotten one was not beyond it
 
     def begin(self, tenant: str) -> Begun:
         """Begin the tenant's next item; ``end`` must follow."""
         account = self._accounts.get(tenant) or self._opened(tenant)
-        self._now = max(self._now, account.tag)
-        account.begun.append(Begun(tenant, account.floor))
-        return account.begun[-1]
+        begun = Begun(tenant, account)
+        if (tag := account.tag()) > self._now:
+            self._now = tag
+        account.begun.append(begun)
+        return begun
 
     def end(self, item: Begun, seconds: float) -> None:
         """End an item that took so much processor time."""
         item.cost = seconds / self._weight_of(item.tenant)
         item.is_over = True
-        account = self._accounts[item.tenant]
-        while account.begun and account.begun[0].is_over:
-            first = account.begun.popleft()
+        account = item.account
+        begun = account.begun
+        while begun and begun[0].is_over:
+            first = begun.popleft()
             account.finish = max(account.finish, first.floor) + first.cost
         self.go()
 
@@ -127,7 +130,9 @@ class Shares:
 
     def _opened(self, tenant: str) -> _Account:
         if len(self._accounts) >= self._many:
-            self._accounts = {name: each for name, each in self._accounts.items() if each.begun or each.tag > self._now}
+            self._accounts = {
+                name: each for name, each in self._accounts.items() if each.begun or each.tag() > self._now
+            }
             self._many = max(_MANY_ACCOUNTS, 2 * len(self._accounts))
         account = self._accounts[tenant] = _Account(self._now)
         return account

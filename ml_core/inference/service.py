@@ -200,7 +200,9 @@ class PredictionService:
                     columns = await self.on_thread(target.tenant, table.columns, signature)
             else:
                 columns = table.columns(signature)
-            answer = await batcher.predict(columns, table.rows, size=table.size, proba=proba, deadline=deadline)
+            answer = await batcher.predict(
+                columns, table.rows, size=table.size, proba=proba, deadline=deadline, is_only=target.is_only
+            )
         finally:
             self._table.release(resident)
         if shadow is not None:

@@ -63,6 +63,10 @@ class Turns:
         self._waiting.push(tenant, (waiting, REQUEST_S + size * BYTE_S))
         return waiting
 
+    def is_only(self, tenant: str) -> bool:
+        """Whether one request of a tenant has entered."""
+        return self._gate.of(tenant) == 1
+
     def leave(self, tenant: str) -> None:
         """End a request."""
         self._gate.leave(tenant)

@@ -214,6 +214,7 @@ class EdgeApp:
             try:
                 if waiting is not None:
                     await waiting
+                request.is_only = self._answering.is_only(request.tenant)
                 return await route.handler(request)
             finally:
                 self._answering.leave(request.tenant)

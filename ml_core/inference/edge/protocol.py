@@ -19,7 +19,7 @@ from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.domain.values import category_text
 from ml_core.inference.edge.http import HttpRequest, HttpResponse, json_response
 from ml_core.inference.edge.oip import PREDICTIONS, PROBABILITIES, InferBody, parse_infer
-from ml_core.inference.edge.routes import PARSE_ON_LOOP_BYTES, json_labels, rendered
+from ml_core.inference.edge.routes import PARSE_ON_LOOP_BYTES, is_short_answer, json_labels
 from ml_core.inference.edge.tensors import to_binary
 from ml_core.inference.routing import Target
 from ml_core.inference.service import Prediction, PredictionService
@@ -89,7 +89,10 @@ class ProtocolRoutes:
         prediction = await self._service.predict(
             target, body, proba=body.wants_probabilities, deadline=request.deadline
         )
-        response = await rendered(self._service, request, prediction, lambda: render(request.model, prediction, body))
+        if is_short_answer(prediction):
+            response = render(request.model, prediction, body)
+        else:
+            response = await self._service.on_thread(request.tenant, render, request.model, prediction, body)
         if self._service.recorder is not None:
             await self._service.recorder.record(target, prediction, request.arrived, body.size, self._service.threads)
         return response
@@ -133,7 +136,14 @@ class ProtocolRoutes:
 
 
 def _target(request: HttpRequest, key: str | None = None) -> Target:
-    return Target(request.tenant, request.model, version=request.version, key=key, request_id=request.request_id)
+    return Target(
+        request.tenant,
+        request.model,
+        version=request.version,
+        key=key,
+        request_id=request.request_id,
+        is_only=request.is_only,
+    )
 
 
 def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpResponse:

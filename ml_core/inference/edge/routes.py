@@ -52,9 +52,11 @@ class PlatformRoutes:
                 body, target = await self._parse(request, parse_predict, self._max_rows)
         wants_more = body.proba or body.scores
         prediction = await self._service.predict(target, body, proba=wants_more, deadline=request.deadline)
-        response = await rendered(
-            self._service, request, prediction, lambda: predict_response(body, prediction, request.request_id)
-        )
+        if is_short_answer(prediction):
+            response = predict_response(body, prediction, request.request_id)
+        else:
+            arguments = body, prediction, request.request_id
+            response = await self._service.on_thread(request.tenant, predict_response, *arguments)
         if self._service.recorder is not None:
             await self._service.recorder.record(target, prediction, request.arrived, body.size, self._service.threads)
         return response
@@ -85,7 +87,8 @@ class PlatformRoutes:
             body = parse(request.body, max_rows)
         else:
             body = await self._service.on_thread(request.tenant, parse, request.body, max_rows)
-        target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
+        names = request.tenant, request.model, body.environment, body.version
+        target = Target(*names, body.key, request.request_id, request.is_only)
         return body, target
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
@@ -120,13 +123,11 @@ class PlatformRoutes:
         return response
 
 
-async def rendered(
-    service: PredictionService, request: HttpRequest, prediction: Prediction, render: Callable[[], HttpResponse]
-) -> HttpResponse:
-    """Render the answer to a request, on a thread if it is large."""
+def is_short_answer(prediction: Prediction) -> bool:
+    """Whether an answer is rendered soon."""
     predictions, probabilities, _ = prediction.answer
-    values = predictions.size + (0 if probabilities is None else probabilities.size)
-    return render() if values <= RENDER_ON_LOOP_VALUES else await service.on_thread(request.tenant, render)
+    values = predictions.size if probabilities is None else predictions.size + probabilities.size
+    return values <= RENDER_ON_LOOP_VALUES
 
 
 @dataclass(slots=True)

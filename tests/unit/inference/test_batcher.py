@@ -81,8 +81,8 @@ def columns(model, *rows):
     return model.version.signature.columns_from_rows(rows)
 
 
-def ask(batcher, model, *rows, size=100, proba=False, deadline=FAR):
-    return batcher.predict(columns(model, *rows), len(rows), size=size, proba=proba, deadline=deadline)
+def ask(batcher, model, *rows, size=100, proba=False, deadline=FAR, is_only=False):
+    return batcher.predict(columns(model, *rows), len(rows), size=size, proba=proba, deadline=deadline, is_only=is_only)
 
 
 async def until(condition):
@@ -331,6 +331,23 @@ def test_a_very_short_model_is_called_in_the_request(batcher, model):
     asyncio.run(ask(batcher, model, ROWS[0]))
     assert batcher._queue == type(batcher._queue)()
     assert model.calls == [1]
+
+
+def test_the_only_request_of_a_tenant_is_answered_in_its_turn_of_the_loop(batcher, model):
+    """There is none that it could be predicted with; a longer one goes to a thread all the same."""
+    batcher._cost.observe(1, 1e-3)
+
+    async def main():
+        asked = ask(batcher, model, ROWS[0], is_only=True)
+        with pytest.raises(StopIteration) as answered:  # without a step of the loop
+            asked.send(None)
+        assert answered.value.value.predictions.shape == (1,)
+        assert not batcher._queue
+        batcher._cost.observe(1, 0.1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(batcher, model, ROWS[0], is_only=True), 0)
+
+    asyncio.run(main())
 
 
 def test_calls_on_the_loop_count_while_others_wait_for_it(batcher, model, monkeypatch):

@@ -39,45 +39,57 @@ class Explanations:
     """Explains predictions on one thread, for one event loop.
 
     Args:
-        shares: Charged with the processor time of each step.
+        shares: Of the thread; charged with the processor time of each step.
         thread_initializer: Runs at the start of the thread.
+
+    Attributes:
+        threads: The thread, and those of lost calls.
     """
 
     def __init__(self, shares: Shares, thread_initializer: Callable[[], None] | None) -> None:
-        self._thread = FairThreads(shares, "mlcore-explain", thread_initializer, threads=1)
+        self.threads = FairThreads(shares, "mlcore-explain", thread_initializer, threads=1)
         self._gate = TenantGate("explanations", total=_WAITING, per_tenant=_WAITING_PER_TENANT)
 
-    async def explain(self, tenant: str, model: LoadedModel, table: Table) -> Explanation:
+    async def explain(self, model: LoadedModel, table: Table, deadline: float) -> Explanation:
         """Explain the predictions of a model.
+
+        Args:
+            model: The model.
+            table: The rows.
+            deadline: On the event loop's clock, seconds.
 
         Raises:
             SignatureMismatchError: A row does not fit the signature.
             RequestTooLargeError: The model has too many nodes, columns or classes for so many rows.
             QueueFullError: Too many explanations are waiting.
+            DeadlineExceededError: The model did not return in time.
+            ModelNotReadyError: Calls of the tenant's models have not returned.
             PredictionError: The model failed, or can't be explained.
         """
+        tenant = model.version.ref.tenant_id
         self._gate.enter(tenant)
         try:
             columns = await self.on_thread(tenant, table.columns, model.version.signature)
             if await self.on_thread(tenant, lambda: model.memory_bytes) > MAX_MODEL_BYTES:
                 raise _too_much(table.rows, 0)
-            explainer = await self.on_thread(tenant, Explainer, model)
+            explainer = await self.threads.submit(tenant, Explainer, model, deadline=deadline)
             most = _most_rows(explainer, model)
             if table.rows > most:
                 raise _too_much(table.rows, most)
             size = max(1, min(explainer.rows_at_once, _STEP_WORK // explainer.work_per_row))
             steps = [take(columns, slice(start, start + size)) for start in range(0, table.rows, size)]
-            return joined([await self.on_thread(tenant, explainer.explain, step) for step in steps])
+            found = [await self.threads.submit(tenant, explainer.explain, step, deadline=deadline) for step in steps]
+            return joined(found)
         finally:
             self._gate.leave(tenant)
 
     def on_thread(self, tenant: str, function: Callable[[*Ts], T], *arguments: *Ts) -> asyncio.Future[T]:
         """Run a function on the thread, when it is the tenant's turn."""
-        return self._thread.submit(tenant, function, *arguments)
+        return self.threads.submit(tenant, function, *arguments)
 
     def close(self) -> None:
         """Stop the thread after the call in progress."""
-        self._thread.close()
+        self.threads.close()
 
 
 def _most_rows(explainer: Explainer, model: LoadedModel) -> int:

@@ -30,13 +30,17 @@ class TenantGate:
         """The number of tenants that have operations in progress."""
         return len(self._by_tenant)
 
+    def of(self, tenant: str) -> int:
+        """The number of a tenant's operations in progress."""
+        return self._by_tenant.get(tenant, 0)
+
     def enter(self, tenant: str) -> None:
         """Begin an operation; ``leave`` must follow.
 
         Raises:
             QueueFullError: A limit is reached.
         """
-        mine = self._by_tenant.get(tenant, 0)
+        mine = self.of(tenant)
         if mine >= self._max_per_tenant or self._total >= self._max_total:
             raise self._full(tenant, mine)
         self._by_tenant[tenant] = mine + 1

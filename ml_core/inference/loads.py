@@ -8,16 +8,17 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cachetools import LRUCache
 
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import MLFrameworkError
+from ml_core.exceptions import MLFrameworkError, ModelLoadError
 from ml_core.inference.pointers import VersionKey, version_key
 
 T = TypeVar("T")
@@ -27,6 +28,11 @@ RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
 """Longest pause between two attempts."""
 _REMEMBERED_FAILURES = 10_000
+WITHIN_S = 60.0
+"""Longest load of a version with code of its owner, which may not return from its constructor or its self-test."""
+MAX_LOST_LOADS, MAX_LOST_PER_TENANT = 16, 2
+"""Loads that did not end in that time and keep a thread; such versions are not loaded while there are so many."""
+_ASIDE_AFTER_S = 1.0
 
 
 class LoadPriority(IntEnum):
@@ -165,6 +171,21 @@ class LoadQueue(Generic[T]):
             self._threads += 1
             threading.Thread(target=self._work, name="mlcore-load", daemon=True).start()
 
+    @contextmanager
+    def aside(self, priority: LoadPriority) -> Iterator[None]:
+        """For a load that waits on its thread: meanwhile another thread does what is queued."""
+        with self._changed:
+            self._threads -= 1
+            if priority is LoadPriority.PRELOAD:
+                self._is_ahead_busy = False
+            if self._heap or self._ahead:
+                self._start_thread()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._threads += 1
+
     def wait_idle(self, timeout_s: float, *, left: int = 0) -> bool:
         """Wait until at most ``left`` loads are queued or running; False if the timeout passed."""
         with self._changed:
@@ -213,11 +234,11 @@ class LoadQueue(Generic[T]):
 
     def _next(self) -> _Job[T] | None:
         with self._changed:
-            while self._heap:
+            while self._heap and self._threads <= self._max_threads:
                 job = heapq.heappop(self._heap)[2]
                 if not job.started:
                     return self._started(job)
-            if self._ahead and not self._is_ahead_busy:
+            if self._ahead and not self._is_ahead_busy and self._threads <= self._max_threads:
                 key, (version, run) = self._ahead.popitem(last=False)
                 self._is_ahead_busy = True
                 self._jobs[key] = _Job(version, LoadPriority.PRELOAD, run)
@@ -240,6 +261,69 @@ class LoadQueue(Generic[T]):
         with self._changed:
             del self._jobs[version_key(job.version)]
             self._changed.notify_all()
+
+
+class LoadsOfOwners(Generic[T]):
+    """Loads versions with code of their owners, each on a thread of its own, which is lost if it does not end in time.
+
+    Args:
+        load: Loads a version.
+        queue: Runs the loads; one that takes long stands aside.
+        within_s: Longest load.
+    """
+
+    def __init__(self, load: Callable[[ServableVersion], T], queue: LoadQueue[Any], within_s: float = WITHIN_S) -> None:
+        self._load = load
+        self._queue = queue
+        self._within_s = within_s
+        self._lock = threading.Lock()
+        self._lost: dict[VersionKey, threading.Thread] = {}
+
+    def __call__(self, version: ServableVersion, priority: LoadPriority) -> T:
+        """Load a version.
+
+        Raises:
+            ModelLoadError: The load did not end in time, or too many have not.
+        """
+        self._check(version)
+        loaded: Future[T] = Future()
+        thread = threading.Thread(target=self._run, args=(version, loaded), name="mlcore-load-own", daemon=True)
+        thread.start()
+        wait([loaded], min(_ASIDE_AFTER_S, self._within_s))
+        if not loaded.done():
+            with self._queue.aside(priority):
+                wait([loaded], max(0.0, self._within_s - _ASIDE_AFTER_S))
+        if not loaded.done():
+            with self._lock:
+                self._lost[version_key(version)] = thread
+            raise _refused(version, f"{version.ref} was not loaded within {self._within_s:g} s")
+        return loaded.result()
+
+    def _run(self, version: ServableVersion, loaded: Future[T]) -> None:
+        try:
+            loaded.set_result(self._load(version))
+        except BaseException as error:  # noqa: BLE001 - raised where the load is awaited
+            loaded.set_exception(error)
+
+    def _check(self, version: ServableVersion) -> None:
+        with self._lock:
+            lost = self._lost = {key: thread for key, thread in self._lost.items() if thread.is_alive()}
+        of_tenant = sum(key[0] == version.ref.tenant_id for key in lost)
+        if version_key(version) in lost:
+            raise _refused(version, f"An earlier load of {version.ref} has not ended")
+        if of_tenant >= MAX_LOST_PER_TENANT:
+            raise _refused(version, f"{of_tenant} loads of other versions of the tenant have not ended")
+        if len(lost) >= MAX_LOST_LOADS:
+            raise _refused(version, "This replica has reached its limit of loads that have not ended")
+
+
+def _refused(version: ServableVersion, why: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"{why}: code of a model does not return from loading or from its self-test.",
+        remedy="Correct the code and register the model again. A load that does not end is ended with its process.",
+        digest=str(version.digest),
+        **version.ref.attributes,
+    )
 
 
 class Failure:

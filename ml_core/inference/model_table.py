@@ -29,7 +29,7 @@ from ml_core.domain.replica_report import MAX_PENDING, LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
 from ml_core.ids import Digest, VersionRef
-from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue
+from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue, LoadsOfOwners
 from ml_core.inference.pointers import Pointer, PointerKey, Pointers, VersionKey, pointer_key, version_key
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
@@ -208,6 +208,7 @@ class ModelTable:
         self._residents = Residents(max_memory_bytes, self._pointers.names, hooks)
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(threads=load_threads)
+        self._load_own = LoadsOfOwners(loader, self._queue)
         self.changed = threading.Event()
 
     # The assignment.
@@ -385,7 +386,7 @@ class ModelTable:
             return present
         started = self._clock()
         try:
-            model = self._open(version)
+            model = self._open(version, priority)
         except MLFrameworkError as error:
             self._hooks.model_load_failed(version.ref, error.code, self._clock() - started)
             with self._lock:
@@ -397,10 +398,11 @@ class ModelTable:
         self._hooks.model_loaded(version.ref, load_s)
         return self._admit(key, model, load_s)
 
-    def _open(self, version: ServableVersion) -> LoadedModel:
+    def _open(self, version: ServableVersion, priority: LoadPriority) -> LoadedModel:
         names, limit = {**version.ref.attributes, "digest": str(version.digest)}, self._residents.max_bytes
         try:
-            model = self._loader(version.opened())
+            opened = version.opened()
+            model = self._load_own(opened, priority) if opened.modules else self._loader(opened)
             size = model.memory_bytes
         except MLFrameworkError:
             raise

@@ -65,6 +65,7 @@ class Target:
         version: The version that answers instead of the environment's.
         key: The key for the choice of a canary; None: the value of its sticky column.
         request_id: The key if the request has neither.
+        is_only: Whether no other request of the tenant is in progress.
     """
 
     tenant: str
@@ -73,6 +74,7 @@ class Target:
     version: str | None = None
     key: str | None = None
     request_id: str = ""
+    is_only: bool = False
 
     @property
     def pointer(self) -> tuple[str, str, str]:

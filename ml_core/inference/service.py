@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
+
+from cachetools import LRUCache
 
 from ml_core.domain.api_key import Scope, bearer_token
 from ml_core.domain.columns import Columns
@@ -19,7 +22,7 @@ from ml_core.domain.explanation import Explanation
 from ml_core.domain.principal import Principal
 from ml_core.domain.rollout import Side
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import Action, PermissionDeniedError, TenantNotFoundError
+from ml_core.exceptions import Action, PermissionDeniedError, PredictionError, TenantNotFoundError
 from ml_core.ids import VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer, Batcher
@@ -41,11 +44,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+REFUSED_AFTER_S = 0.25
+"""Seconds until the answer to a large request that is refused before it is read."""
 # A larger table is read on a thread, so that it does not block the event loop: a value takes about 0.3 µs.
 _READ_ON_LOOP_VALUES = 5_000
 # The bound for tables of few but long strings.
 _READ_ON_LOOP_BYTES = 256 * 1024
 _LOOKUP_THREADS = 2
+_REMEMBERED_MODELS = 1_000
 
 
 class Prediction(NamedTuple):
@@ -76,6 +82,7 @@ class PredictionService:
         quotas: Of requests, which the edge takes, and of rows.
         explanations: Explains predictions.
         threads: Run what would block the event loop.
+        loop_shares: Of tenants in the event loop's time.
         asked: Tenants that were asked for predictions, until somebody takes them out.
     """
 
@@ -101,14 +108,21 @@ class PredictionService:
         self._tokens = tokens
         self._table = table
         self._follower = follower
+
         # Two pools, so that a registry that hangs can't block the prediction threads.
-        shares = Shares(lambda tenant: assignment.quota(tenant).weight)
+        def weight_of(tenant: str) -> float:
+            return assignment.quota(tenant).weight
+
         self.quotas = Quotas(assignment, limits, hooks)
-        self.threads = FairThreads(shares, "mlcore-predict", thread_initializer, is_shared=is_shared)
+        self.loop_shares = Shares(weight_of)
+        self.threads = FairThreads(Shares(weight_of), "mlcore-predict", thread_initializer, is_shared=is_shared)
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
         self.router = Router(table, VersionLookup(find_version, self._looking_up, time.monotonic))
-        self._shadows = Shadows(table, thread_initializer)
-        self.explanations = Explanations(shares, thread_initializer)
+        self._shadows = Shadows(table, Shares(weight_of), thread_initializer)
+        self.explanations = Explanations(Shares(weight_of), thread_initializer)
+        self._all_threads = self.threads, self.explanations.threads, self._shadows.threads
+        # The batcher of a model's last large request, and its bytes for each row.
+        self._large: LRUCache[tuple[str, str], tuple[ref[Batcher], float]] = LRUCache(_REMEMBERED_MODELS)
         self._batchers: WeakKeyDictionary[Resident, Batcher] = WeakKeyDictionary()
 
     # Authentication.
@@ -169,7 +183,7 @@ class PredictionService:
         Raises:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: See ``Router.route``.
             SignatureMismatchError: A row does not fit the signature.
-            QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
+            QueueFullError, DeadlineExceededError, ModelNotReadyError, PredictionError: See ``Batcher.predict``.
             QuotaExceededError, RequestTooLargeError: The rows exceed the tenant's quota.
         """
         self.quotas.take_rows(target.tenant, table.rows)
@@ -178,31 +192,61 @@ class PredictionService:
         try:
             version = resident.model.version
             signature = version.signature
+            batcher = self._batchers.get(resident) or self._batcher(resident)
+            if table.size > _READ_ON_LOOP_BYTES:
+                self._large[target.tenant, target.model] = ref(batcher), table.size / table.rows
             if table.rows * len(signature.inputs) > _READ_ON_LOOP_VALUES or table.size > _READ_ON_LOOP_BYTES:
-                columns = await self.on_thread(target.tenant, table.columns, signature)
+                with batcher.reserved(table.rows):
+                    columns = await self.on_thread(target.tenant, table.columns, signature)
             else:
                 columns = table.columns(signature)
-            batcher = self._batchers.get(resident) or self._batcher(resident)
-            answer = await batcher.predict(columns, table.rows, size=table.size, proba=proba, deadline=deadline)
+            answer = await batcher.predict(
+                columns, table.rows, size=table.size, proba=proba, deadline=deadline, is_only=target.is_only
+            )
         finally:
             self._table.release(resident)
         if shadow is not None:
             self._shadows.offer(target.pointer, shadow, table, answer.predictions)
         return Prediction(version, answer, columns, side)
 
+    @asynccontextmanager
+    async def room_for(self, tenant: str, model: str, size: int) -> AsyncIterator[None]:
+        """Keep room in the queue of a model for a large request to predict while it is parsed.
+
+        Its rows, and the version that answers it, are taken to be as those of the model's last large request. A request
+        that is refused here would cost several times as much if it was read; the pause is for clients that send it
+        again at once.
+
+        Raises:
+            QueueFullError, ModelNotReadyError: As for ``predict``, after ``REFUSED_AFTER_S``.
+        """
+        last, bytes_per_row = self._large.get((tenant, model)) or (None, 1.0)
+        batcher = None if last is None else last()
+        if batcher is None:
+            yield
+            return
+        try:
+            room = batcher.reserved(max(1, int(size / bytes_per_row)))
+        except PredictionError:
+            await asyncio.sleep(REFUSED_AFTER_S)
+            raise
+        with room:
+            yield
+
     async def explain(self, target: Target, table: Table, deadline: float) -> tuple[ServableVersion, Side, Explanation]:
         """Explain the predictions for the rows of a request by the version that answers them. Nothing is logged.
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: See ``Router.route``.
-            SignatureMismatchError, RequestTooLargeError, QueueFullError, PredictionError: See ``Explanations.explain``.
+            SignatureMismatchError, RequestTooLargeError, QueueFullError, DeadlineExceededError, ModelNotReadyError,
+                PredictionError: See ``Explanations.explain``.
             QuotaExceededError, RequestTooLargeError: The rows exceed the tenant's quota.
         """
         self.quotas.take_rows(target.tenant, table.rows)
         self.asked.add(target.tenant)
         resident, side, _ = await self.router.route(target, table, deadline)
         try:
-            return resident.model.version, side, await self.explanations.explain(target.tenant, resident.model, table)
+            return resident.model.version, side, await self.explanations.explain(resident.model, table, deadline)
         finally:
             self._table.release(resident)
 
@@ -224,6 +268,7 @@ class PredictionService:
         batcher = self._batchers[resident] = Batcher(
             resident.model,
             self.threads,
+            self.loop_shares,
             max_queued_rows=self.limits.max_queued_rows,
             max_batch_rows=self.limits.max_batch_rows,
             hooks=self.hooks,
@@ -236,6 +281,16 @@ class PredictionService:
     def is_ready(self) -> bool:
         """Whether the assignment was read, so that requests can be answered."""
         return self._assignment.is_known
+
+    @property
+    def lost_calls(self) -> int:
+        """The calls of models that did not return in time, and have not returned since."""
+        return sum(threads.lost for threads in self._all_threads)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether so many calls are lost that the replica has to be replaced."""
+        return any(threads.is_spent for threads in self._all_threads)
 
     def describe(self) -> dict[str, Any]:
         """The state of the replica and its failed loads."""
@@ -252,6 +307,7 @@ class PredictionService:
             "shadows": self._shadows.describe(),
             "prediction_log": self.recorder.log.describe() if self.recorder else None,
             "issuer": self._tokens.describe() if self._tokens else None,
+            "lost_calls": self.lost_calls,
             "failed_loads": len(failures),
             "failures": failures,
         }

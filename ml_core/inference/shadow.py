@@ -1,7 +1,7 @@
 """Shadows: versions that predict the requests of the stable version after it answered; the results are compared.
 
-All shadows of a replica share one thread and a bounded queue; requests that do not fit are dropped and counted. No
-request waits for a shadow or fails because of one.
+All shadows of a replica share one thread, in fair order between tenants, and a bounded queue; requests that do not fit,
+or have waited for ``WITHIN_S``, are dropped and counted. No request waits for a shadow or fails because of one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import copy
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import MLFrameworkError
+from ml_core.inference.fair_queue import Shares
+from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.pointers import PointerKey, VersionKey, version_key
 from ml_core.inference.routing import Table
@@ -31,6 +32,8 @@ MAX_WAITING_REQUESTS = 256
 MAX_WAITING_BYTES = 4 * 2**20
 """Size of the bodies of queued requests; more are dropped, unless the queue is empty. Parsed rows take several times as
 much memory."""
+WITHIN_S = 60.0
+"""Seconds after a request in which its shadow is asked and answers; a call that takes longer is lost."""
 AGREES_WITHIN = 0.01
 """Relative difference up to which two numbers agree: versions trained on different rows never give equal numbers."""
 
@@ -43,7 +46,7 @@ class ShadowCounts:
         rows: Rows that both versions predicted.
         agreements: Rows with equal predictions; see ``AGREES_WITHIN`` for numbers.
         differences: Rows with different predictions.
-        errors: Requests that the shadow failed to predict.
+        errors: Requests that the shadow failed to predict, or not in time.
         not_loaded: Requests that arrived while the shadow was not in memory.
         dropped: Requests that did not fit into the queue.
     """
@@ -61,12 +64,16 @@ class Shadows:
 
     Args:
         table: Pointers and models.
+        shares: Of the thread; charged with the processor time of each request.
         thread_initializer: Runs at the start of the prediction thread.
+
+    Attributes:
+        threads: The thread, and those of lost calls.
     """
 
-    def __init__(self, table: ModelTable, thread_initializer: Callable[[], None] | None = None) -> None:
+    def __init__(self, table: ModelTable, shares: Shares, thread_initializer: Callable[[], None] | None = None) -> None:
         self._table = table
-        self._thread = ThreadPoolExecutor(1, "mlcore-shadow", thread_initializer)
+        self.threads = FairThreads(shares, "mlcore-shadow", thread_initializer, threads=1)
         self._lock = threading.Lock()
         self._counts: dict[tuple[PointerKey, VersionKey], ShadowCounts] = {}
         self._requests = self._bytes = 0
@@ -100,13 +107,24 @@ class Shadows:
 
     def close(self) -> None:
         """Drop the queue."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
 
     def _submit(self, version: ServableVersion, counts: ShadowCounts, rows: Table, predictions: NDArray[Any]) -> None:
+        deadline = asyncio.get_running_loop().time() + WITHIN_S
+        tenant, arguments = version.ref.tenant_id, (version, counts, rows, predictions)
         try:
-            self._thread.submit(self._ask, version, counts, rows, predictions)
-        except RuntimeError:  # the executor is shut down
+            asking = self.threads.submit(tenant, self._ask, *arguments, deadline=deadline)
+        except RuntimeError:  # the threads are shut down
             logger.debug("A request for the shadow %s was dropped on shutdown.", version.ref)
+        else:
+            asking.add_done_callback(lambda done: self._ended(counts, rows, done))
+
+    def _ended(self, counts: ShadowCounts, rows: Table, done: asyncio.Future[None]) -> None:
+        with self._lock:
+            self._requests -= 1
+            self._bytes -= rows.size
+        if not done.cancelled() and done.exception() is not None:  # it was not asked or did not answer in time
+            self._count(counts, errors=1)
 
     def _ask(self, version: ServableVersion, counts: ShadowCounts, rows: Table, predictions: NDArray[Any]) -> None:
         try:
@@ -126,10 +144,6 @@ class Shadows:
             level = logging.DEBUG if isinstance(error, MLFrameworkError) else logging.ERROR
             logger.log(level, "The shadow %s could not answer.", version.ref, exc_info=error)
             self._count(counts, errors=1)
-        finally:
-            with self._lock:
-                self._requests -= 1
-                self._bytes -= rows.size
 
     def _count(self, counts: ShadowCounts, **more: int) -> None:
         with self._lock:

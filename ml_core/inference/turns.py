@@ -27,7 +27,7 @@ class Turns:
 
     Args:
         gate: The bounds of requests that wait or are being answered.
-        shares: Charged with the estimated cost of each request that waited.
+        shares: Of the event loop; charged with the estimated cost of each request that waited.
     """
 
     def __init__(self, gate: TenantGate, shares: Shares) -> None:
@@ -63,6 +63,10 @@ class Turns:
         self._waiting.push(tenant, (waiting, REQUEST_S + size * BYTE_S))
         return waiting
 
+    def is_only(self, tenant: str) -> bool:
+        """Whether one request of a tenant has entered."""
+        return self._gate.of(tenant) == 1
+
     def leave(self, tenant: str) -> None:
         """End a request."""
         self._gate.leave(tenant)
@@ -70,11 +74,13 @@ class Turns:
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         left_s = turn_s = TURN_S if self._gate.tenants <= 1 else SHARED_TURN_S
         while left_s > 0 and (found := self._waiting.pop()) is not None:
-            tenant, (waiting, cost_s) = found
-            if not waiting.done():  # else its deadline passed, or its client left
+            begun, (waiting, cost_s) = found
+            if waiting.done():  # its deadline passed, or its client left
+                cost_s = 0.0
+            else:
                 waiting.set_result(None)
-                self._shares.charge(tenant, cost_s)
                 left_s -= cost_s
+            self._shares.end(begun, cost_s)
         self._left_s = left_s
         self._is_scheduled = left_s < turn_s
         if self._is_scheduled:

@@ -73,7 +73,7 @@ class Hooks:
         """Rows that waited do so no longer, whatever becomes of them."""
 
     def request_refused(self, reason: str) -> None:
-        """A request gets no prediction: ``queue_full``, or ``deadline`` if it waited too long."""
+        """A request gets no prediction; ``mlcore_queue_refused_total`` lists the reasons."""
 
     def batch_predicted(self, requests: int, rows: int, seconds: float) -> None:
         """One call of a model ended, well or not. May be called on the thread of the model."""

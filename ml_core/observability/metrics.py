@@ -94,7 +94,7 @@ REFUSED = _counter(
     "mlcore_queue_refused_total",
     "requests",
     "Requests without a prediction: queue_full on arrival, deadline while they waited, quota_requests or quota_rows of"
-    " the tenant.",
+    " the tenant, lost_calls of a model that does not return.",
     "reason",
 )
 BATCH_ROWS = _histogram("mlcore_batch_rows", "rows", "Rows in one call of a model; the sum is all rows.", _ROWS)

@@ -130,7 +130,7 @@ class EdgeApp:
         self._max_bytes = service.limits.max_body_bytes
         self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // tenant_share)
         bounds = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
-        self._answering = Turns(bounds, service.threads.shares)
+        self._answering = Turns(bounds, service.loop_shares)
         self._watches = RequestWatches()
         # By number of path segments, so that a request is compared with a few templates only.
         self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
@@ -214,6 +214,7 @@ class EdgeApp:
             try:
                 if waiting is not None:
                     await waiting
+                request.is_only = self._answering.is_only(request.tenant)
                 return await route.handler(request)
             finally:
                 self._answering.leave(request.tenant)

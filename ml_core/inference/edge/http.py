@@ -110,6 +110,7 @@ class HttpRequest:
         caller: The authenticated tenant, or None.
         body: The complete body after ``read``, empty before.
         is_read: Whether the body was read completely.
+        is_only: Whether no other request of the tenant was in progress when this one had its turn.
         arrived: When the request was authorized.
         deadline: The deadline of the answer.
         body_deadline: The deadline of the body.
@@ -125,6 +126,7 @@ class HttpRequest:
         "body_deadline",
         "caller",
         "deadline",
+        "is_only",
         "is_read",
         "model",
         "path",
@@ -143,7 +145,7 @@ class HttpRequest:
         self.version: str | None = None
         self.arrived = self.deadline = self.body_deadline = 0.0
         self.body = b""
-        self.is_read = False
+        self.is_read = self.is_only = False
         headers: dict[bytes, bytes] = {}
         self._repeated: bytes | None = None
         for name, value in scope["headers"]:

@@ -19,7 +19,7 @@ from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.domain.values import category_text
 from ml_core.inference.edge.http import HttpRequest, HttpResponse, json_response
 from ml_core.inference.edge.oip import PREDICTIONS, PROBABILITIES, InferBody, parse_infer
-from ml_core.inference.edge.routes import PARSE_ON_LOOP_BYTES, json_labels
+from ml_core.inference.edge.routes import PARSE_ON_LOOP_BYTES, is_short_answer, json_labels
 from ml_core.inference.edge.tensors import to_binary
 from ml_core.inference.routing import Target
 from ml_core.inference.service import Prediction, PredictionService
@@ -77,15 +77,22 @@ class ProtocolRoutes:
             render: Makes the response of the model's name, the prediction and the tensors.
             is_short: Whether a request of few bytes is read soon.
         """
-        if is_short and len(request.body) <= PARSE_ON_LOOP_BYTES:
+        size = len(request.body)
+        if is_short and size <= PARSE_ON_LOOP_BYTES:
             body = parse(self._max_rows)
-        else:
+        elif size <= PARSE_ON_LOOP_BYTES:
             body = await self._service.on_thread(request.tenant, parse, self._max_rows)
+        else:
+            async with self._service.room_for(request.tenant, request.model, size):
+                body = await self._service.on_thread(request.tenant, parse, self._max_rows)
         target = _target(request, body.key)
         prediction = await self._service.predict(
             target, body, proba=body.wants_probabilities, deadline=request.deadline
         )
-        response = render(request.model, prediction, body)
+        if is_short_answer(prediction):
+            response = render(request.model, prediction, body)
+        else:
+            response = await self._service.on_thread(request.tenant, render, request.model, prediction, body)
         if self._service.recorder is not None:
             await self._service.recorder.record(target, prediction, request.arrived, body.size, self._service.threads)
         return response
@@ -129,7 +136,14 @@ class ProtocolRoutes:
 
 
 def _target(request: HttpRequest, key: str | None = None) -> Target:
-    return Target(request.tenant, request.model, version=request.version, key=key, request_id=request.request_id)
+    return Target(
+        request.tenant,
+        request.model,
+        version=request.version,
+        key=key,
+        request_id=request.request_id,
+        is_only=request.is_only,
+    )
 
 
 def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpResponse:

@@ -23,13 +23,15 @@ from ml_core.exceptions import InvalidNameError, InvalidRequestError, RegistryUn
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.inference.edge.http import HttpRequest, HttpResponse, invalid, json_response
 from ml_core.inference.routing import DEFAULT_ENVIRONMENT, Target, key_text, no_such_name
-from ml_core.inference.service import PredictionService
+from ml_core.inference.service import Prediction, PredictionService
 from ml_core.models.loading import check_scores, labels_to_json
 from ml_core.registry.predictions.labels import check_label
 
 PARSE_ON_LOOP_BYTES = 256 * 1024
 """A larger body is parsed on a thread, so that several in a row do not block the event loop. orjson holds the
 interpreter lock while it parses, about 3 ms per megabyte."""
+RENDER_ON_LOOP_VALUES = 2_000
+"""An answer of more predictions and probabilities is rendered on a thread: a value takes up to half a microsecond."""
 _MAX_STICKY_KEY = 256
 _LABEL_FIELDS = ("label", "request_id", "row")
 
@@ -43,30 +45,18 @@ class PlatformRoutes:
 
     async def predict(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/predict``."""
-        body, target = await self._parse(request, parse_predict, self._max_rows)
+        if len(request.body) <= PARSE_ON_LOOP_BYTES:
+            body, target = await self._parse(request, parse_predict, self._max_rows)
+        else:
+            async with self._service.room_for(request.tenant, request.model, len(request.body)):
+                body, target = await self._parse(request, parse_predict, self._max_rows)
         wants_more = body.proba or body.scores
         prediction = await self._service.predict(target, body, proba=wants_more, deadline=request.deadline)
-        version, answer = prediction.version, prediction.answer
-        data: dict[str, Any] = {
-            "predictions": json_labels(answer.predictions),
-            "model": version.ref.model_id,
-            "version": version.ref.version,
-            "rollout": prediction.rollout,
-            "request_id": request.request_id,
-        }
-        if body.proba:
-            output = version.signature.output
-            data["probabilities"] = (
-                None if answer.probabilities is None else json_probabilities(answer.probabilities, output)
-            )
-        if body.scores:
-            check_scores(version)
-            data |= {"scores": answer.scores, "threshold": version.signature.output.threshold}
-        if body.interval is not None:
-            data["intervals"] = version.signature.output.intervals(answer.predictions, body.interval)
-        if body.unknown_values:
-            data["unknown_values"] = body.unknown_values
-        response = json_response(data)
+        if is_short_answer(prediction):
+            response = predict_response(body, prediction, request.request_id)
+        else:
+            arguments = body, prediction, request.request_id
+            response = await self._service.on_thread(request.tenant, predict_response, *arguments)
         if self._service.recorder is not None:
             await self._service.recorder.record(target, prediction, request.arrived, body.size, self._service.threads)
         return response
@@ -97,7 +87,8 @@ class PlatformRoutes:
             body = parse(request.body, max_rows)
         else:
             body = await self._service.on_thread(request.tenant, parse, request.body, max_rows)
-        target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
+        names = request.tenant, request.model, body.environment, body.version
+        target = Target(*names, body.key, request.request_id, request.is_only)
         return body, target
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
@@ -130,6 +121,13 @@ class PlatformRoutes:
         if not self._service.is_ready:
             response.headers = {b"retry-after": b"1"}
         return response
+
+
+def is_short_answer(prediction: Prediction) -> bool:
+    """Whether an answer is rendered soon."""
+    predictions, probabilities, _ = prediction.answer
+    values = predictions.size if probabilities is None else predictions.size + probabilities.size
+    return values <= RENDER_ON_LOOP_VALUES
 
 
 @dataclass(slots=True)
@@ -241,6 +239,31 @@ def check_rows(rows: int, max_rows: int) -> None:
             limit=max_rows,
             actual=rows,
         )
+
+
+def predict_response(body: PredictBody, prediction: Prediction, request_id: str) -> HttpResponse:
+    """The response to ``predict``."""
+    version, answer = prediction.version, prediction.answer
+    data: dict[str, Any] = {
+        "predictions": json_labels(answer.predictions),
+        "model": version.ref.model_id,
+        "version": version.ref.version,
+        "rollout": prediction.rollout,
+        "request_id": request_id,
+    }
+    output = version.signature.output
+    if body.proba:
+        data["probabilities"] = (
+            None if answer.probabilities is None else json_probabilities(answer.probabilities, output)
+        )
+    if body.scores:
+        check_scores(version)
+        data |= {"scores": answer.scores, "threshold": output.threshold}
+    if body.interval is not None:
+        data["intervals"] = output.intervals(answer.predictions, body.interval)
+    if body.unknown_values:
+        data["unknown_values"] = body.unknown_values
+    return json_response(data)
 
 
 def json_labels(predictions: NDArray[Any]) -> Any:

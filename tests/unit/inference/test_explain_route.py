@@ -134,7 +134,7 @@ def test_predictions_do_not_wait_for_explanations(cell, key, monkeypatch):
     finally:
         is_free.set()
     # What nobody waits for any more is not begun: neither further steps nor further requests.
-    wait_until(lambda: cell.service.explanations._thread._pool._work_queue.empty(), 10)
+    wait_until(lambda: cell.service.explanations.threads._pool._work_queue.empty(), 10)
     assert len(steps) == 1
 
 

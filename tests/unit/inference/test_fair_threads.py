@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from ml_core.exceptions import DeadlineExceededError, ModelNotReadyError
+from ml_core.inference import fair_threads
 from ml_core.inference.fair_queue import Shares
-from ml_core.inference.fair_threads import FairThreads
+from ml_core.inference.fair_threads import MAX_LOST, MAX_LOST_PER_TENANT, MAX_THREADS, FairThreads
 
 CPUS = os.cpu_count() or 1
 
@@ -76,6 +78,165 @@ def test_sleepers_of_several_tenants_keep_nobody_else_waiting(threads):
         assert not any(call.done() for call in asleep)
         wake.set()
         await asyncio.gather(*asleep)
+
+    bounded(main)
+
+
+def test_hanging_calls_of_many_tenants_leave_threads_to_others(threads):
+    """Before their deadlines pass: of the second half of the threads a tenant gets one."""
+    wake = threading.Event()
+    half = MAX_THREADS // 2
+
+    async def hang(tenants, running):
+        calls = [threads.submit(f"hangs{tenant}", wake.wait, 30) for tenant in tenants for _ in range(CPUS)]
+        while len(threads._running) < running:
+            await asyncio.sleep(0.01)
+        return calls
+
+    async def main():
+        asleep = [*await hang(range(half // CPUS), half), *await hang(range(half, 2 * half - 1), 2 * half - 1)]
+        await threads.submit("quiet", divmod, 7, 2)
+        assert not any(call.done() for call in asleep)
+        wake.set()
+        await asyncio.gather(*asleep)
+
+    bounded(main)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Calls are lost at their deadlines."""
+    monkeypatch.setattr(fair_threads, "LOST_AFTER_S", 0.0)
+
+
+def soon() -> float:
+    """A deadline that calls can reach."""
+    return asyncio.get_running_loop().time() + 0.1
+
+
+def test_a_call_that_does_not_return_gives_its_place_back_at_its_deadline(threads, impatient):
+    """Whoever waits for it gets an error; the tenant's other calls go on. Once it returns, nothing is left of it."""
+    wake = threading.Event()
+
+    async def main():
+        lost = [threads.submit("a", wake.wait, 15, deadline=soon()) for _ in range(CPUS)]
+        behind = threads.submit("a", divmod, 7, 2)
+        for call in lost:
+            with pytest.raises(DeadlineExceededError, match="did not return within the deadline"):
+                await call
+        assert await behind == (3, 1)
+        assert threads.lost == CPUS
+        wake.set()
+        while threads.lost:
+            await asyncio.sleep(0.001)
+        assert not threads._lost
+        assert not threads._shares._accounts
+
+    bounded(main)
+
+
+def test_a_call_that_computes_beyond_a_short_deadline_keeps_its_place(threads):
+    """Or else a tenant with short deadlines would compute on more threads than its own."""
+    wake, ran = threading.Event(), []
+
+    async def main():
+        late = [threads.submit("a", wake.wait, 15, deadline=soon()) for _ in range(CPUS)]
+        behind = threads.submit("a", ran.append, "behind", deadline=soon())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(late[0]), 0.2)
+        wake.set()
+        await asyncio.gather(*late)
+        with pytest.raises(DeadlineExceededError):
+            await behind
+
+    bounded(main)
+    assert ran == []
+
+
+def test_one_thread_is_replaced_too(impatient):
+    """As that of explanations: another tenant's are done while a call hangs."""
+    threads, wake = FairThreads(Shares(lambda _: 1.0), "test", threads=1), threading.Event()
+
+    async def main():
+        hanging = threads.submit("a", wake.wait, 15, deadline=soon())
+        assert await threads.submit("b", divmod, 7, 2) == (3, 1)
+        assert isinstance(hanging.exception(), DeadlineExceededError)
+        wake.set()
+
+    bounded(main)
+    threads.close()
+
+
+def test_a_call_whose_deadline_passed_while_it_waited_does_not_begin(threads):
+    """It gets the error of its deadline."""
+    wake, ran = threading.Event(), []
+
+    async def main():
+        asleep = [threads.submit("a", wake.wait, 15) for _ in range(CPUS)]
+        late = threads.submit("a", ran.append, "late", deadline=asyncio.get_running_loop().time())
+        wake.set()
+        with pytest.raises(DeadlineExceededError):
+            await late
+        await asyncio.gather(*asleep)
+
+    bounded(main)
+    assert ran == []
+
+
+def test_the_lost_calls_of_a_tenant_are_bounded(threads):
+    """Further ones are refused at once, until some return. Calls that always return, and other tenants', go on."""
+    wake = threading.Event()
+
+    async def main():
+        calls = [threads.submit("a", wake.wait, 15, deadline=soon() + 10) for _ in range(3 * MAX_LOST_PER_TENANT)]
+        while threads._running:  # as at their deadlines
+            threads._lose(next(iter(threads._running)))
+        assert MAX_LOST_PER_TENANT <= threads.lost < MAX_LOST_PER_TENANT + CPUS
+        with pytest.raises(ModelNotReadyError, match=r"\d calls of the tenant's models have not returned"):
+            await threads.submit("a", divmod, 7, 2, deadline=soon() + 10)
+        found = {type(outcome) for outcome in await asyncio.gather(*calls, return_exceptions=True)}
+        assert found == {DeadlineExceededError, ModelNotReadyError}
+        assert await threads.submit("a", divmod, 7, 2) == (3, 1)
+        assert await threads.submit("b", divmod, 7, 2, deadline=soon() + 10) == (3, 1)
+        assert not threads.is_spent
+        wake.set()
+        while threads.lost:
+            await asyncio.sleep(0.001)
+        assert await threads.submit("a", divmod, 7, 2, deadline=soon() + 10) == (3, 1)
+
+    bounded(main)
+
+
+def test_after_too_many_lost_calls_of_all_tenants_the_threads_are_spent(threads, impatient):
+    """The replica is to be replaced; until then other tenants' calls go on."""
+    wake = threading.Event()
+
+    async def main():
+        tenant = 0
+        while not threads.is_spent:
+            calls = [threads.submit(f"t{tenant}", wake.wait, 30, deadline=soon()) for _ in range(CPUS)]
+            await asyncio.gather(*calls, return_exceptions=True)
+            tenant += 1
+        assert threads.lost == MAX_LOST
+        assert await threads.submit("quiet", divmod, 7, 2) == (3, 1)
+        wake.set()
+
+    bounded(main)
+
+
+def test_who_is_alone_on_the_threads(threads):
+    """Until another tenant's call runs or waits."""
+    wake = threading.Event()
+
+    async def main():
+        mine = threads.submit("a", wake.wait, 15)
+        assert threads.is_alone("a")
+        assert not threads.is_alone("b")
+        others = threads.submit("b", wake.wait, 15)
+        assert not threads.is_alone("a")
+        wake.set()
+        await asyncio.gather(mine, others)
+        assert threads.is_alone("b")
 
     bounded(main)
 

@@ -6,9 +6,11 @@ import threading
 
 import pytest
 
-from ml_core.inference.loads import LoadPriority, LoadQueue
+from ml_core.exceptions import ModelLoadError
+from ml_core.inference import loads
+from ml_core.inference.loads import MAX_LOST_LOADS, MAX_LOST_PER_TENANT, LoadPriority, LoadQueue, LoadsOfOwners
 from ml_core.inference.pointers import version_key
-from support.inprocess_cell import renamed, servable
+from support.inprocess_cell import GLOBEX, renamed, servable
 
 
 @pytest.fixture
@@ -204,3 +206,60 @@ def test_a_load_that_a_request_waits_for_is_not_forgotten(queue, recorder, versi
     queue.forget(version_key(versions[1]))
     recorder.go_on.set()
     assert waiting.result(10) == "b"
+
+
+@pytest.fixture
+def own(queue, monkeypatch):
+    """Loads of owners that hang until ``go_on``, but for version c."""
+    monkeypatch.setattr(loads, "_ASIDE_AFTER_S", 0.01)
+    go_on = threading.Event()
+
+    def load(version):
+        assert version.ref.version == "c" or go_on.wait(20)
+        if version.ref.version == "b":
+            raise SystemExit
+        return version.ref.version
+
+    own = LoadsOfOwners(load, queue, within_s=0.1)
+    own.go_on = go_on
+    yield own
+    go_on.set()
+
+
+def test_a_load_that_does_not_return_is_refused_and_keeps_no_load_thread(queue, own, versions):
+    """Others are loaded meanwhile, on the only thread. It is not loaded again until the first load has ended."""
+    hanging = queue.submit(versions[0], LoadPriority.FLIP, own)
+    assert queue.submit(versions[2], LoadPriority.DEMAND, own).result(10) == "c"
+    with pytest.raises(ModelLoadError, match=r"was not loaded within 0\.1 s: code of a model does not return"):
+        hanging.result(10)
+    with pytest.raises(ModelLoadError, match=r"An earlier load of .* has not ended"):
+        queue.submit(versions[0], LoadPriority.DEMAND, own).result(10)
+    own.go_on.set()
+    own._lost[version_key(versions[0])].join(10)
+    assert queue.submit(versions[0], LoadPriority.DEMAND, own).result(10) == "a"
+    with pytest.raises(SystemExit):
+        queue.submit(versions[1], LoadPriority.DEMAND, own).result(10)
+
+
+def test_a_load_ahead_that_hangs_does_not_hold_the_others_up(queue, own, versions):
+    """They go on while it waits for its end."""
+    done = threading.Event()
+    queue.submit_ahead(versions[0], own)
+    queue.submit_ahead(versions[2], lambda version, _: done.set())
+    assert done.wait(10)
+    assert queue.wait_idle(10)
+
+
+def test_loads_that_do_not_return_are_bounded(queue, own, store, fitted_measures, versions):
+    """In each tenant, whose other versions with code are refused then, and in all."""
+    for number in range(MAX_LOST_PER_TENANT):
+        with pytest.raises(ModelLoadError, match="was not loaded"):
+            own(renamed(versions[0], f"h{number}"), LoadPriority.FLIP)
+    with pytest.raises(ModelLoadError, match="2 loads of other versions of the tenant"):
+        own(versions[2], LoadPriority.FLIP)
+    other = servable(store, fitted_measures, "c", tenant=GLOBEX)
+    assert own(other, LoadPriority.FLIP) == "c"
+    for number in range(MAX_LOST_LOADS - MAX_LOST_PER_TENANT):
+        own._lost[("t", str(number), "1", "0")] = next(iter(own._lost.values()))
+    with pytest.raises(ModelLoadError, match="reached its limit of loads"):
+        own(other, LoadPriority.FLIP)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ml_core.domain.assignment import CanaryRollout, Rollout
-from ml_core.domain.version import CompiledForm
+from ml_core.domain.version import CompiledForm, RequiredModule
 from ml_core.exceptions import Action, ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import Digest, VersionRef
 from ml_core.inference.loads import RETRY_FIRST_S
@@ -453,3 +453,26 @@ def test_tables_that_are_dropped_leave_no_thread_and_no_model(store, fitted_meas
     for thread in set(threading.enumerate()) - before:
         thread.join(max(0.0, deadline - time.monotonic()))
         assert not thread.is_alive()
+
+
+def test_code_that_never_returns_from_its_self_test_keeps_the_last_good_version(store, fitted_measures):
+    """The load is refused with the reason, and what else is to be loaded is."""
+    is_free = threading.Event()
+
+    def load(version):
+        assert version.ref.version != "2" or is_free.wait(20)
+        return load_version(store, version)
+
+    table = ModelTable(load, max_memory_bytes=2**30, load_threads=1)
+    table._load_own._within_s = 0.1
+    first = servable(store, fitted_measures)
+    hangs = dataclasses.replace(renamed(first, "2"), modules=(RequiredModule("acme_models", "acme-models", "1.0"),))
+    promote(table, first)
+    promote(table, hangs, generation=2)
+    assert version_of(table, key_of(first)) == "1"
+    (failure,) = table.failures()
+    assert "was not loaded within 0.1 s: code of a model does not return" in str(failure.error)
+    promote(table, renamed(first, "3"), generation=3)
+    assert version_of(table, key_of(first)) == "3"
+    is_free.set()
+    table.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from ml_core.domain.assignment import CanaryRollout, Rollout
 from ml_core.domain.rollout import Side, choose
 from ml_core.domain.version import ServableVersion
+from ml_core.inference import fair_threads
 from ml_core.inference import shadow as shadows
 from ml_core.inference.shadow import agreements
 from support.inprocess_cell import MEASURE, Cell, fitted, key_of, pointer, renamed, servable
@@ -278,16 +280,44 @@ def test_large_requests_do_not_pile_up(
     """One may always wait; the next is dropped while it does, and there is room again afterwards."""
     monkeypatch.setattr(shadows, "MAX_WAITING_BYTES", 10)
     serve(cell, stable, shadow=trial)
-    shadow = cell.service._shadows
     busy = threading.Event()
-    shadow._thread.submit(busy.wait, 10)
-    cell.predict("measures", [MEASURE], key=key)
-    cell.predict("measures", [MEASURE], key=key)
-    assert counts(cell)["dropped"] == 1
-    busy.set()
-    wait_for(cell, rows=1)
-    cell.predict("measures", [MEASURE], key=key)
-    wait_for(cell, rows=2, dropped=1)
+
+    async def ask() -> None:
+        answer = await cell.ask_async("/t/acme/models/measures/predict", key, {"rows": [MEASURE]})
+        assert answer.status_code == 200
+
+    async def main() -> None:
+        cell.service._shadows.threads.submit("other", busy.wait, 10)
+        await ask()
+        await ask()
+        assert counts(cell)["dropped"] == 1
+        busy.set()
+        await asyncio.to_thread(wait_for, cell, rows=1)
+        while cell.service._shadows._requests:
+            await asyncio.sleep(0)
+        await ask()
+        await asyncio.to_thread(wait_for, cell, rows=2, dropped=1)
+
+    asyncio.run(main())
+
+
+def test_a_shadow_that_does_not_return_holds_up_no_other(
+    cell: Cell, key: str, stable: ServableVersion, trial: ServableVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is asked on another thread."""
+    serve(cell, stable, shadow=trial)
+    monkeypatch.setattr(fair_threads, "LOST_AFTER_S", 0.0)
+    wake = threading.Event()
+    threads = cell.service._shadows.threads
+
+    async def main() -> None:
+        hanging = threads.submit("other", wake.wait, 10, deadline=asyncio.get_running_loop().time() + 0.05)
+        await cell.ask_async("/t/acme/models/measures/predict", key, {"rows": [MEASURE]})
+        await asyncio.wait([hanging])
+        await asyncio.to_thread(wait_for, cell, rows=1, errors=0)
+        wake.set()
+
+    asyncio.run(main())
 
 
 def test_a_part_that_can_not_be_read_is_told(cell: Cell, stable: ServableVersion) -> None:

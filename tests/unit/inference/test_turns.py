@@ -93,6 +93,21 @@ def test_large_bodies_take_larger_shares():
     assert order[:190].count("large") <= 3
 
 
+def test_the_only_request_of_a_tenant_is_known():
+    """While it waits and while it is in progress."""
+
+    async def main():
+        turns = made()
+        turns.enter("a", 0)
+        turns.enter("b", 0)
+        turns.enter("b", 0)
+        assert [turns.is_only(tenant) for tenant in "abc"] == [True, False, False]
+        turns.leave("b")
+        assert turns.is_only("b")
+
+    asyncio.run(main())
+
+
 def test_bounds_hold_for_those_that_wait():
     """In total and for each tenant."""
 

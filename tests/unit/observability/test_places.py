@@ -132,7 +132,7 @@ def test_rows_that_wait_are_counted_in_and_out(cell, fitted_measures, noted):
             await late
 
     threads = FairThreads(Shares(lambda _: 1.0), "test", threads=1)
-    asyncio.run(run(Batcher(model, threads, max_queued_rows=4, max_batch_rows=32, hooks=noted)))
+    asyncio.run(run(Batcher(model, threads, Shares(lambda _: 1.0), max_queued_rows=4, max_batch_rows=32, hooks=noted)))
     threads.close()
     assert noted.of("rows_queued") == [(1,)] * 5
     assert sum(rows for (rows,) in noted.of("rows_dequeued")) == 5

@@ -54,7 +54,7 @@ async def _latencies(db: DatabaseConnection, port: int, tenants: int, seconds: f
     """Open the streams, measure the process at rest, then change tenants."""
     keys = {index: str(KeyRepository(db, tenant_name(index)).create("x", [Scope.READ])) for index in range(MAX_STREAMS)}
     heard: dict[str, float] = {}
-    url = "http://127.0.0.1:{}/api/v1/tenants/{}/events"
+    url = "http://127.0.0.1:{}/v1/tenants/{}/events"
     server = next(
         each.pid for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr.port == port
     )

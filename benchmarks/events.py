@@ -35,6 +35,7 @@ from ml_core.registry.keys import KeyRepository
 _SESSIONS = 8
 _ROWS = 200
 _CHANGES_PER_S = 20
+_WITHIN_S = 30.0
 
 
 async def _listen(
@@ -53,19 +54,19 @@ async def _latencies(db: DatabaseConnection, port: int, tenants: int, seconds: f
     """Open the streams, measure the process at rest, then change tenants."""
     keys = {index: str(KeyRepository(db, tenant_name(index)).create("x", [Scope.READ])) for index in range(MAX_STREAMS)}
     heard: dict[str, float] = {}
-    url = "http://127.0.0.1:{}/api/v1/tenants/{}/events"
+    url = "http://127.0.0.1:{}/v1/tenants/{}/events"
     server = next(
         each.pid for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr.port == port
     )
     process = psutil.Process(server)
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=None, limits=limits, trust_env=False) as client:
-        opened = [asyncio.Event() for _ in keys]
-        listening = [
-            asyncio.create_task(_listen(client, url.format(port, tenant_name(index)), key, heard, event))
-            for (index, key), event in zip(keys.items(), opened, strict=True)
-        ]
-        await asyncio.gather(*(event.wait() for event in opened))
+        listening = []
+        for index, key in keys.items():
+            opened = asyncio.Event()
+            address = url.format(port, tenant_name(index))
+            listening.append(asyncio.create_task(_listen(client, address, key, heard, opened)))
+            await asyncio.wait_for(opened.wait(), _WITHIN_S)
         at_rest = await _cpu_of(process, seconds)
         found = []
         busy_from = sum(process.cpu_times()[:2])
@@ -78,8 +79,9 @@ async def _latencies(db: DatabaseConnection, port: int, tenants: int, seconds: f
             await asyncio.to_thread(KeyRepository(db, tenant_name(index)).create, "y", [Scope.READ])
             if listened:
                 address = url.format(port, tenant_name(index))
-                while address not in heard:
-                    await asyncio.sleep(0.001)
+                async with asyncio.timeout(_WITHIN_S):
+                    while address not in heard:
+                        await asyncio.sleep(0.001)
                 found.append(heard[address] - before)
             await asyncio.sleep(max(0.0, began + (number + 1) / _CHANGES_PER_S - time.perf_counter()))
         busy = (sum(process.cpu_times()[:2]) - busy_from) / (time.perf_counter() - began)

@@ -124,11 +124,14 @@ async function open(place, signal) {
  */
 async function keep(page, place, signal) {
   const { params, query } = place;
+  let [asked, answered] = [0, 0];
   const update = async () => {
+    const own = ++asked;
     const { query: latest = query } = placeOf(location.hash, [place.pattern]) ?? {};
     context.query = latest;
     const data = await page.load(context);
-    if (signal.aborted) return;
+    if (signal.aborted || own < answered) return; // what was asked later is shown already
+    answered = own;
     current = { page, data, context };
     render(main, page.view(data, context));
     page.connect?.(main, data, context);

@@ -134,6 +134,7 @@ def test_a_rollback_says_where_it_leads(viewer, shop):
     dialog.get_by_role("button", name="Roll back").click()
     dialog.get_by_text("moved production meanwhile").wait_for()
     then.get_by_text("version 2").wait_for()
+    anna.page.get_by_text("production serves version 1").wait_for()  # the page behind the dialog
     dialog.get_by_role("button", name="Roll back").click()
     anna.wait_until(lambda: shop.served() == "2")  # the page may not have seen the other move yet
     anna.page.get_by_text("production serves version 2").wait_for()

@@ -164,7 +164,7 @@ def test_the_audit_is_searched(viewer, shop):
     page.get_by_role("button", name="Search").click()
     page.wait_for_url(re.compile(r"audit\?action=environment"))
     page.get_by_text("version registered").first.wait_for(state="detached")
-    rows.first.wait_for()
+    rows.first.wait_for()  # the list is read
     assert rows.count() == 1
     page.get_by_text("Details").click()
     page.get_by_text("the first").wait_for()

@@ -25,14 +25,7 @@ PATH = "/api/console/"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
-def address(db) -> Iterator[str]:
-    """Where the console is."""
-    with both_planes(db) as url:
-        yield f"{url}{PATH}"
-
-
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The distribution's Chromium. Not for the session: other tests need a thread without Playwright's event loop."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
@@ -43,6 +36,13 @@ def chromium() -> Iterator[Browser]:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(chromium, db) -> Iterator[str]:
+    """Where the console is. Its replica serves what is in the registry, so it ends with these tests."""
+    with both_planes(db) as url:
+        yield f"{url}{PATH}"
 
 
 class Viewer:

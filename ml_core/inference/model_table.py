@@ -477,11 +477,13 @@ class ModelTable:
             n_loading = len(found) - n_failed + max(0, len(self._queue) - len(running) - len(ahead))
             for pointer in itertools.islice(pointers.unsettled(), MAX_PENDING):
                 found |= {(pointer.key, version_key(each)): pointer for each in pointer.unproved()}
-            refused = (self._refused(key, version) for key, version in pointers.refused.items())
+            names = {(pointer, key[2]) for pointer, key in found}
+            refused = [each for each in pointers.refused.items() if each not in names]
+            first = (self._refused(*each) for each in refused)
             others = (self._pending(pointer, key, failures) for (_, key), pointer in found.items())
             return Pending(
-                tuple(itertools.islice(itertools.chain(refused, others), MAX_PENDING)),
-                failed=len(pointers.refused) + n_failed,
+                tuple(itertools.islice(itertools.chain(first, others), MAX_PENDING)),
+                failed=len(refused) + n_failed,
                 loading=n_loading,
                 deferred=max(0, pointers.unproved - n_failed - n_loading),
             )

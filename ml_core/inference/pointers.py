@@ -112,7 +112,7 @@ class Pointers:
     Attributes:
         by_key: The pointers. Only this class changes it.
         unproved: The number of wanted stable versions and canaries that have not passed their self-tests here.
-        refused: Pointer → stable version of its last move, for which there was no room.
+        refused: Pointer → the first new version of its last move, for which there was no room.
     """
 
     def __init__(self, on_unnamed: Callable[[VersionKey], None] = lambda _: None) -> None:
@@ -201,7 +201,9 @@ class Pointers:
 
     def refuse(self, key: PointerKey, rollout: Rollout) -> None:
         """Remember that there was no room for the rollout of a pointer, until it moves again or is withdrawn."""
-        self.refused[key] = rollout.stable.ref.version
+        present = self.by_key.get(key)
+        new = (each for each in rollout.versions() if present is None or not present.wants(version_key(each)))
+        self.refused[key] = next(new, rollout.stable).ref.version
 
     def want(self, key: PointerKey, rollout: Rollout) -> Pointer:
         """Set the wanted rollout of a pointer; creates the pointer if it does not exist."""

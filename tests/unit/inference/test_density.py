@@ -245,6 +245,11 @@ def test_pointers_that_move_one_by_one_fill_no_replica(version):
     table.apply({at("acme", "m1"): None, at("acme", "m0"): Rollout(long(version, 10, 2 * LONG), 2)})
     assert table.pointer(pointer_key(at("acme", "m0"))).wanted.generation == 2
     assert table.pending().failed == 4
+    canary = CanaryRollout(long(version, 11, 3 * LONG), 5)
+    table.apply({at("acme", "m0"): Rollout(long(version, 10, 2 * LONG), 3, canary)})
+    names = [(each.tenant_id, each.model_id, each.version) for each in table.pending().listed]
+    assert ("acme", "m0", "11") in names
+    assert len(set(names)) == len(names)
     table.apply({at("acme", "m0"): Rollout(long(version, 10, 0), 2)}, is_snapshot=True)
     assert table.pending().failed == 0
     table.close()

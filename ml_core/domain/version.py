@@ -158,7 +158,10 @@ def long_bytes(*documents: str | None) -> int:
 
     Replicas keep them as long as a pointer names the version, so they are bounded for each tenant.
     """
-    return max(0, sum(map(len, filter(None, documents))) - SHARED_BYTES)
+    texts = [*filter(None, documents)]
+    if sum(map(len, texts)) <= SHARED_BYTES // 4:  # of nearly all versions; no character takes more bytes in UTF-8
+        return 0
+    return max(0, sum(len(text.encode()) for text in texts) - SHARED_BYTES)
 
 
 class PackedVersion(ServableVersion):

@@ -302,7 +302,7 @@ class Batcher:
                 item.started_at = now
             if left > most:
                 of_equal_parts = math.ceil(left / math.ceil(left / most))
-                left = min(most, TOGETHER * math.ceil(of_equal_parts / TOGETHER))
+                left = min(most // TOGETHER * TOGETHER or most, TOGETHER * math.ceil(of_equal_parts / TOGETHER))
             batch.add(item, left)
             self._queued_rows -= left
             if item.taken == item.rows:

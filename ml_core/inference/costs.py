@@ -26,10 +26,12 @@ class CostModel:
 
     def observe(self, rows: int, seconds: float) -> None:
         """Record a call."""
-        bucket = rows.bit_length()
-        of_rows, before = self._known.get(bucket, (rows, seconds))
-        means = of_rows + _WEIGHT * (rows - of_rows), before + _WEIGHT * (seconds - before)
-        self._known = {**self._known, bucket: means}  # a new one, since another thread may go through it
+        bucket, known = rows.bit_length(), self._known
+        if (means := known.get(bucket)) is None:
+            self._known = {**known, bucket: (rows, seconds)}  # a new one, since another thread may go through it
+        else:
+            of_rows, before = means
+            known[bucket] = of_rows + _WEIGHT * (rows - of_rows), before + _WEIGHT * (seconds - before)
 
     def estimate(self, rows: int) -> float:
         """Estimate the seconds of a call; infinity before the first call.

@@ -46,7 +46,8 @@ class _Account:
 
     Attributes:
         finish: The finish tag of the last item before those of ``begun``.
-        begun: Its items in progress and, behind the oldest of them, those that ended, in the order of their starts.
+        begun: Its items in progress and, behind the oldest of them, those that ended, in the order of their starts;
+            one stands for neighbours that ended.
         floor: The virtual time when its next item came.
     """
 
@@ -62,6 +63,24 @@ class _Account:
         for item in self.begun:
             tag = max(tag, item.floor) + item.cost
         return tag if tag > self.floor else self.floor
+
+    def end(self) -> None:
+        """Finish what has ended up to the oldest item in progress, and make one of neighbours that ended behind it.
+
+        Or else there would be ever more behind an item that takes long, and each tag goes through all.
+        """
+        while self.begun and self.begun[0].is_over:
+            first = self.begun.popleft()
+            self.finish = max(self.finish, first.floor) + first.cost
+        if len(self.begun) > 2:  # in progress, ended, ended
+            begun, self.begun = self.begun, deque()
+            for item in begun:
+                last = self.begun[-1] if self.begun else item
+                if last is not item and last.is_over and item.is_over:
+                    last.floor = max(last.floor, item.floor - last.cost)
+                    last.cost += item.cost
+                else:
+                    self.begun.append(item)
 
 
 class Shares:
@@ -114,11 +133,7 @@ class Shares:
         """End an item that took so much processor time."""
         item.cost = seconds / self._weight_of(item.tenant)
         item.is_over = True
-        account = item.account
-        begun = account.begun
-        while begun and begun[0].is_over:
-            first = begun.popleft()
-            account.finish = max(account.finish, first.floor) + first.cost
+        item.account.end()
         self.go()
 
     def charge(self, tenant: str, seconds: float) -> None:

@@ -8,9 +8,9 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
@@ -31,7 +31,8 @@ _REMEMBERED_FAILURES = 10_000
 WITHIN_S = 60.0
 """Longest load of a version with code of its owner, which may not return from its constructor or its self-test."""
 MAX_LOST_LOADS, MAX_LOST_PER_TENANT = 16, 2
-"""Loads that did not end in that time and keep a thread; such versions are not loaded while there are so many."""
+"""Loads that did not end in that time and keep a thread; such versions are not loaded while there are so many. Nor do
+more loads stand aside: all of them may be lost."""
 _ASIDE_AFTER_S = 1.0
 
 
@@ -84,7 +85,7 @@ class LoadQueue(Generic[T]):
         self._jobs: dict[VersionKey, _Job[T]] = {}  # waiting or running
         # Waiting loads ahead, the next one first. There may be 100,000, so they are no jobs yet: a future takes 1 kB.
         self._ahead: OrderedDict[VersionKey, tuple[ServableVersion, Run[T]]] = OrderedDict()
-        self._is_ahead_busy = False
+        self._ahead_job: _Job[T] | None = None  # the one that runs, or after which the queue rests
         self._closed = False
 
     def __len__(self) -> int:
@@ -177,7 +178,7 @@ class LoadQueue(Generic[T]):
         with self._changed:
             self._threads -= 1
             if priority is LoadPriority.PRELOAD:
-                self._is_ahead_busy = False
+                self._ahead_job = None
             if self._heap or self._ahead:
                 self._start_thread()
         try:
@@ -186,10 +187,22 @@ class LoadQueue(Generic[T]):
             with self._changed:
                 self._threads += 1
 
-    def wait_idle(self, timeout_s: float, *, left: int = 0) -> bool:
-        """Wait until at most ``left`` loads are queued or running; False if the timeout passed."""
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no load is queued or running; False if the timeout passed."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self) <= left, timeout_s)
+            return self._changed.wait_for(lambda: not len(self), timeout_s)
+
+    def wait_for(self, keys: Iterable[VersionKey], timeout_s: float) -> bool:
+        """Wait until no load of these versions is queued or running; False if the timeout passed."""
+        left = list(keys)
+
+        def have_ended() -> bool:
+            while left and left[-1] not in self:
+                left.pop()
+            return not left
+
+        with self._changed:
+            return self._changed.wait_for(have_ended, timeout_s)
 
     def running(self) -> list[VersionKey]:
         """The versions whose loads are queued or running, without those that are queued ahead of requests."""
@@ -219,7 +232,7 @@ class LoadQueue(Generic[T]):
             began = time.monotonic()
             self._perform(job)
             if job.priority is LoadPriority.PRELOAD:
-                self._rest_after(time.monotonic() - began)
+                self._rest_after(job, time.monotonic() - began)
 
     def _perform(self, job: _Job[T]) -> None:
         # A separate function: otherwise its locals would keep the last model alive during the next load.
@@ -238,11 +251,10 @@ class LoadQueue(Generic[T]):
                 job = heapq.heappop(self._heap)[2]
                 if not job.started:
                     return self._started(job)
-            if self._ahead and not self._is_ahead_busy and self._threads <= self._max_threads:
+            if self._ahead and self._ahead_job is None and self._threads <= self._max_threads:
                 key, (version, run) = self._ahead.popitem(last=False)
-                self._is_ahead_busy = True
-                self._jobs[key] = _Job(version, LoadPriority.PRELOAD, run)
-                return self._started(self._jobs[key])
+                job = self._jobs[key] = self._ahead_job = _Job(version, LoadPriority.PRELOAD, run)
+                return self._started(job)
             self._threads -= 1
             return None
 
@@ -251,11 +263,13 @@ class LoadQueue(Generic[T]):
         job.future.set_running_or_notify_cancel()
         return job
 
-    def _rest_after(self, load_s: float) -> None:
+    def _rest_after(self, job: _Job[T], load_s: float) -> None:
         with self._changed:
+            if self._ahead_job is not job:
+                return  # it waited aside for most of its time, and held no lock
             if self.rest:
                 self._changed.wait_for(lambda: self._heap or self._closed, self.rest * load_s)
-            self._is_ahead_busy = False
+            self._ahead_job = None
 
     def _finish(self, job: _Job[T]) -> None:
         with self._changed:
@@ -268,7 +282,7 @@ class LoadsOfOwners(Generic[T]):
 
     Args:
         load: Loads a version.
-        queue: Runs the loads; one that takes long stands aside.
+        queue: Runs the loads; one that takes long stands aside, while there are few of them.
         within_s: Longest load.
     """
 
@@ -278,6 +292,7 @@ class LoadsOfOwners(Generic[T]):
         self._within_s = within_s
         self._lock = threading.Lock()
         self._lost: dict[VersionKey, threading.Thread] = {}
+        self._aside: set[VersionKey] = set()
 
     def __call__(self, version: ServableVersion, priority: LoadPriority) -> T:
         """Load a version.
@@ -291,13 +306,26 @@ class LoadsOfOwners(Generic[T]):
         thread.start()
         wait([loaded], min(_ASIDE_AFTER_S, self._within_s))
         if not loaded.done():
-            with self._queue.aside(priority):
+            with self._standing_aside(version_key(version), priority):
                 wait([loaded], max(0.0, self._within_s - _ASIDE_AFTER_S))
         if not loaded.done():
             with self._lock:
                 self._lost[version_key(version)] = thread
             raise _refused(version, f"{version.ref} was not loaded within {self._within_s:g} s")
         return loaded.result()
+
+    @contextmanager
+    def _standing_aside(self, key: VersionKey, priority: LoadPriority) -> Iterator[None]:
+        with self._lock:
+            tenants = [tenant for tenant, *_ in (*self._aside, *self._lost)]
+            if may_stand_aside := len(tenants) < MAX_LOST_LOADS and tenants.count(key[0]) < MAX_LOST_PER_TENANT:
+                self._aside.add(key)
+        try:
+            with self._queue.aside(priority) if may_stand_aside else nullcontext():
+                yield
+        finally:
+            with self._lock:
+                self._aside.discard(key)
 
     def _run(self, version: ServableVersion, loaded: Future[T]) -> None:
         try:

@@ -19,12 +19,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from ml_core.domain.assignment import PointerRef, Rollout
+from ml_core.domain.assignment import MAX_TENANT_BYTES, PointerRef, Rollout
 from ml_core.domain.replica_report import MAX_PENDING, LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
@@ -39,6 +39,10 @@ logger = logging.getLogger(__name__)
 # Models that one eviction moves to their present places in the order before it takes the best of them. If all were used
 # since the last eviction, a full search would hold the lock for tens of milliseconds.
 _EVICTION_SCAN = 512
+_NO_ROOM = (
+    f"The served versions of the tenant have more than {MAX_TENANT_BYTES >> 20} MB of long signatures, self-tests and "
+    "compiled forms. Withdraw others, then promote this one again."
+)
 # Shorter loads count as this: what is measured below it is noise.
 _LEAST_LOAD_S = 0.001
 
@@ -208,7 +212,7 @@ class ModelTable:
         self._residents = Residents(max_memory_bytes, self._pointers.names, hooks)
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(threads=load_threads)
-        self._load_own = LoadsOfOwners(loader, self._queue)
+        self._load_own = LoadsOfOwners(self._measured, self._queue)
         self.changed = threading.Event()
 
     # The assignment.
@@ -223,7 +227,8 @@ class ModelTable:
     ) -> None:
         """Apply a change of the assignment; versions are loaded in the background.
 
-        A pointer beyond what its tenant may have in long documents keeps its present rollout (``MAX_TENANT_BYTES``).
+        A pointer beyond what its tenant may have in long documents keeps its present rollout (``MAX_TENANT_BYTES``)
+        until it moves again; it is pending as failed.
         One thread at a time may call this and ``drop_tenant``.
 
         Args:
@@ -233,7 +238,7 @@ class ModelTable:
             first: Pointers whose versions are loaded before others, in this order.
         """
         if is_snapshot:
-            for key in self._pointers.by_key.keys() - {pointer_key(ref) for ref in (*rollouts, *keep)}:
+            for key in self._pointers.known() - {pointer_key(ref) for ref in (*rollouts, *keep)}:
                 with self._lock:
                     self._pointers.withdraw(key)
         by_key = {pointer_key(ref): rollout for ref, rollout in rollouts.items()}
@@ -244,6 +249,7 @@ class ModelTable:
                     self._pointers.withdraw(key)
                     continue
                 if not self._pointers.has_room(key, rollout):
+                    self._pointers.refuse(key, rollout)
                     logger.warning("The tenant of %s has too many long documents; it keeps what it has.", "/".join(key))
                     continue
                 before = self.pointer(key)
@@ -274,7 +280,7 @@ class ModelTable:
     def drop_tenant(self, tenant_id: str) -> None:
         """Withdraw every pointer of a tenant and free its models."""
         with self._lock:
-            for key in [key for key in self._pointers.by_key if key[0] == tenant_id]:
+            for key in [key for key in self._pointers.known() if key[0] == tenant_id]:
                 self._pointers.withdraw(key)
             self._residents.drop_tenant(tenant_id)
         self.changed.set()
@@ -399,22 +405,26 @@ class ModelTable:
         return self._admit(key, model, load_s)
 
     def _open(self, version: ServableVersion, priority: LoadPriority) -> LoadedModel:
-        names, limit = {**version.ref.attributes, "digest": str(version.digest)}, self._residents.max_bytes
         try:
             opened = version.opened()
-            model = self._load_own(opened, priority) if opened.modules else self._loader(opened)
-            size = model.memory_bytes
+            return self._load_own(opened, priority) if opened.modules else self._measured(opened)
         except MLFrameworkError:
             raise
         except BaseException as error:  # code of the owner may raise SystemExit, which would end the waiting event loop
             logger.exception("Loading %s failed unexpectedly.", version.ref)
+            names = {**version.ref.attributes, "digest": str(version.digest)}
             raise ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **names) from error
-        if size > limit:
+
+    def _measured(self, version: ServableVersion) -> LoadedModel:
+        """A version's model that fits into memory. Code of an owner may not return from being measured either."""
+        model, limit = self._loader(version), self._residents.max_bytes
+        if (size := model.memory_bytes) > limit:
             raise ModelLoadError(
                 f"{version.ref} needs {size / 2**20:,.1f} MB of memory; the limit for all loaded models is "
                 f"{limit / 2**20:,.1f} MB.",
                 remedy="Raise MLCORE_MAX_MEMORY_MB (or max_memory_mb), or train a smaller model.",
-                **names,
+                digest=str(version.digest),
+                **version.ref.attributes,
             )
         return model
 
@@ -467,13 +477,21 @@ class ModelTable:
             n_loading = len(found) - n_failed + max(0, len(self._queue) - len(running) - len(ahead))
             for pointer in itertools.islice(pointers.unsettled(), MAX_PENDING):
                 found |= {(pointer.key, version_key(each)): pointer for each in pointer.unproved()}
-            listed = itertools.islice(found.items(), MAX_PENDING)
+            names = {(pointer, key[2]) for pointer, key in found}
+            refused = [each for each in pointers.refused.items() if each not in names]
+            first = (self._refused(*each) for each in refused)
+            others = (self._pending(pointer, key, failures) for (_, key), pointer in found.items())
             return Pending(
-                tuple(self._pending(pointer, key, failures) for (_, key), pointer in listed),
-                failed=n_failed,
+                tuple(itertools.islice(itertools.chain(first, others), MAX_PENDING)),
+                failed=len(refused) + n_failed,
                 loading=n_loading,
                 deferred=max(0, pointers.unproved - n_failed - n_loading),
             )
+
+    def _refused(self, key: PointerKey, version: str) -> PendingVersion:
+        pointer = self.pointer(key)
+        serves = None if pointer is None or pointer.serving_key is None else pointer.serving_key[2]
+        return PendingVersion(*key, version, LoadState.FAILED, serves, ModelLoadError.code, _NO_ROOM)
 
     def _pending(self, pointer: Pointer, key: VersionKey, failures: Mapping[VersionKey, Failure]) -> PendingVersion:
         failure, served = failures.get(key), pointer.serving_key
@@ -487,9 +505,14 @@ class ModelTable:
         cause = None if is_public(error) else error.cause
         return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message, cause)
 
-    def wait_idle(self, timeout_s: float, *, left: int = 0) -> bool:
-        """Wait until at most ``left`` loads are queued or running; False if the timeout passed."""
-        return self._queue.wait_idle(timeout_s, left=left)
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no load is queued or running; False if the timeout passed."""
+        return self._queue.wait_idle(timeout_s)
+
+    def wait_for(self, keys: Iterable[PointerKey], timeout_s: float) -> bool:
+        """Wait until no load for these pointers is queued or running; False if the timeout passed."""
+        wanted = (pointer.wanted for key in keys if (pointer := self.pointer(key)) is not None)
+        return self._queue.wait_for({version_key(each) for rollout in wanted for each in rollout.versions()}, timeout_s)
 
     def make_way(self) -> None:
         """From now on requests are answered: loads ahead take half of a core at most."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from typing import TypeVar
 
 from ml_core.domain.assignment import MAX_TENANT_BYTES, CanaryRollout, PointerRef, Rollout
@@ -112,11 +112,13 @@ class Pointers:
     Attributes:
         by_key: The pointers. Only this class changes it.
         unproved: The number of wanted stable versions and canaries that have not passed their self-tests here.
+        refused: Pointer → the first new version of its last move, for which there was no room.
     """
 
     def __init__(self, on_unnamed: Callable[[VersionKey], None] = lambda _: None) -> None:
         self.by_key: dict[PointerKey, Pointer] = {}
         self.unproved = 0
+        self.refused: dict[PointerKey, str] = {}
         self._on_unnamed = on_unnamed
         # Tuples, since nearly all have one item: a set of one takes 200 bytes more, and there are 100,000 pointers.
         self._by_model: dict[tuple[str, str], tuple[str, ...]] = {}  # (tenant, model) → environments
@@ -129,6 +131,10 @@ class Pointers:
     def partly_read(self) -> int:
         """The number of pointers that are served without a canary or shadow whose row can't be read."""
         return len(self._partly_read)
+
+    def known(self) -> Set[PointerKey]:
+        """The keys of all pointers, also of those for which there was no room."""
+        return self.by_key.keys() | self.refused.keys()
 
     def existing(self, key: PointerKey) -> Pointer:
         """The pointer with a key.
@@ -193,9 +199,16 @@ class Pointers:
         replaced = present.wanted.long_bytes if present is not None else 0
         return added <= replaced or self._long_bytes[key[0]] + added - replaced <= MAX_TENANT_BYTES
 
+    def refuse(self, key: PointerKey, rollout: Rollout) -> None:
+        """Remember that there was no room for the rollout of a pointer, until it moves again or is withdrawn."""
+        present = self.by_key.get(key)
+        new = (each for each in rollout.versions() if present is None or not present.wants(version_key(each)))
+        self.refused[key] = next(new, rollout.stable).ref.version
+
     def want(self, key: PointerKey, rollout: Rollout) -> Pointer:
         """Set the wanted rollout of a pointer; creates the pointer if it does not exist."""
         pointer = self.by_key.get(key)
+        self.refused.pop(key, None)
         self._count(key[0], rollout.long_bytes - (pointer.wanted.long_bytes if pointer is not None else 0))
         if pointer is None:
             pointer = self.by_key[key] = Pointer(key, rollout)
@@ -236,6 +249,7 @@ class Pointers:
     def withdraw(self, key: PointerKey) -> None:
         """Remove a pointer; nothing happens if it does not exist."""
         pointer = self.by_key.pop(key, None)
+        self.refused.pop(key, None)
         self._partly_read.discard(key)
         self._settle(key, 0)
         if pointer is not None:

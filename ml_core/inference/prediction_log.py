@@ -349,9 +349,13 @@ class PredictionLog:
 
     def _divide(self, batch: _Batch) -> None:
         """Split a refused batch in halves to isolate the request that causes the refusal."""
+        if batch.requests and batch.losses:
+            # By the id of the whole, which another process writes again if this one ends before all parts are written.
+            self._deliver(_Batch((), batch.losses, batch.batch_id, batch.is_repeated))
+            batch.losses = ()
         halves = _halves(batch.requests)
         if halves is not None:
-            self._deliver(_Batch(halves[0], batch.losses, f"{batch.batch_id}a", batch.is_repeated))
+            self._deliver(_Batch(halves[0], (), f"{batch.batch_id}a", batch.is_repeated))
             self._deliver(_Batch(halves[1], (), f"{batch.batch_id}b", batch.is_repeated))
             return
         refused = [lost(request, LossReason.REFUSED) for request in batch.requests]
@@ -364,8 +368,6 @@ class PredictionLog:
             self._queued -= batch.rows
             for loss in refused:
                 self._lose(loss)
-            for loss in batch.losses:
-                self._note(loss)
 
     def _finish(self, batch: _Batch, done: Written, seconds: float) -> None:
         with self._lock:

@@ -215,10 +215,11 @@ class Replica:
                         component="replica",
                     )
                 logger.warning("The registry could not be read within %g s; the replica keeps trying.", wait_s)
+                self.table.make_way()
                 return False
-            recent = sum(self.table.pointer(key) is not None for key in self._recent)
-            left = self.table.describe()["pointers"] - recent if recent else 0
-            is_loaded = self.table.wait_idle(min(wait_s, MODELS_WAIT_S), left=left)
+            wait_s = min(wait_s, MODELS_WAIT_S)
+            recent = [key for key in self._recent if self.table.pointer(key) is not None]
+            is_loaded = self.table.wait_for(recent, wait_s) if recent else self.table.wait_idle(wait_s)
             self.table.make_way()
             freeze_loaded()
         logger.info("Serving: %s.", self.service.describe())

@@ -154,6 +154,7 @@ EVENTS = frozenset(name for name in vars(Hooks) if not name.startswith("_"))
 
 NO_HOOKS = Hooks()
 """Nobody listens."""
+_OF_NOBODY = frozenset(vars(Hooks)[name] for name in EVENTS)
 
 
 def combine(*hooks: Hooks) -> Hooks:
@@ -162,8 +163,15 @@ def combine(*hooks: Hooks) -> Hooks:
         return hooks[0]
     combined = Hooks()
     for name in EVENTS:
-        setattr(combined, name, _each([getattr(one, name) for one in hooks]))
+        # Without those that do nothing: some events are those of each request.
+        methods = [method for one in hooks if not _does_nothing(method := getattr(one, name))]
+        if methods:
+            setattr(combined, name, methods[0] if len(methods) == 1 else _each(methods))
     return combined
+
+
+def _does_nothing(method: Callable[..., None]) -> bool:
+    return getattr(method, "__func__", None) in _OF_NOBODY
 
 
 def _each(methods: list[Callable[..., None]]) -> Callable[..., None]:

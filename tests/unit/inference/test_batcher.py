@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_core.exceptions import DeadlineExceededError, ModelNotReadyError, PredictionError, QueueFullError
 from ml_core.ids import ModelId
 from ml_core.inference import fair_threads
-from ml_core.inference.batcher import MAX_LOST_CALLS, PART_S, Batcher
+from ml_core.inference.batcher import MAX_LOST_CALLS, PART_S, TOGETHER, Batcher
 from ml_core.inference.costs import FIRST_ROWS, CostModel, DrainRate
 from ml_core.inference.fair_queue import FairQueue, Shares
 from ml_core.inference.fair_threads import FairThreads
@@ -446,6 +446,17 @@ def test_large_requests_are_divided_while_others_want_the_threads(model, pool, p
     assert (divided.probabilities is None) is not proba
     if proba:
         assert divided.probabilities.tobytes() == alone.probabilities.tobytes()
+
+
+@pytest.mark.parametrize("most", [16, 17, 31, 40, 75, 99])
+def test_parts_end_where_rows_that_are_computed_together_end(model, pool, most):
+    """Whatever the bound of a call is."""
+    batcher = Batcher(model, pool, Shares(lambda _: 1.0), max_queued_rows=1_000, max_batch_rows=most)
+    asyncio.run(ask(batcher, model, *(ROWS * 3)[:150]))
+    *parts, _ = model.calls
+    assert sum(model.calls) == 150
+    assert max(model.calls) <= most
+    assert [rows % TOGETHER for rows in parts] == [0] * len(parts)
 
 
 NUMBERS = np.random.default_rng(0).normal(size=(450, 20))

@@ -13,10 +13,12 @@ from collections import Counter
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ml_core.domain.assignment import MAX_TENANT_BYTES, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.replica_report import MAX_PENDING
-from ml_core.domain.version import CompiledForm, PackedVersion
+from ml_core.domain.version import SHARED_BYTES, CompiledForm, PackedVersion, long_bytes
 from ml_core.exceptions import ModelLoadError
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 from ml_core.inference.model_table import ModelTable, logger
@@ -205,6 +207,13 @@ def test_a_disk_that_refuses_the_file_stops_nobody(tmp_path):
     RecentPointers(tmp_path, "shared").write([("acme", "m", "production")])
 
 
+@given(st.lists(st.tuples(st.text(max_size=3), st.integers(0, 9_000)), max_size=4))
+def test_long_documents_are_counted_in_bytes(documents):
+    """As they are held, in UTF-8, whatever their characters are."""
+    texts = [text * times for text, times in documents]
+    assert long_bytes(*texts, None) == max(0, sum(len(text.encode()) for text in texts) - SHARED_BYTES)
+
+
 LONG = MAX_TENANT_BYTES // 4
 
 
@@ -227,10 +236,22 @@ def test_pointers_that_move_one_by_one_fill_no_replica(version):
     table.apply({at("acme", "m9"): Rollout(long(version, 9, 0), 1), at("globex"): Rollout(long(version, 1), 1)})
     assert {key[1] for key in table._pointers.by_key if key[0] == "acme"} == {"m0", "m1", "m2", "m3", "m9"}
     assert table.pointer(pointer_key(at("globex"))) is not None
+    failed = {(each.model_id, each.version, each.code) for each in table.pending().listed if each.state == "failed"}
+    assert failed == {(f"m{number}", str(number), "model_load_failed") for number in range(4, 8)}
     table.apply({at("acme", "m0"): Rollout(long(version, 10, 2 * LONG), 2)})  # too large in the place of its own
     assert table.pointer(pointer_key(at("acme", "m0"))).wanted.generation == 1
+    assert ("m0", "10") in {(each.model_id, each.version) for each in table.pending().listed}
+    assert table.pending().failed == 5
     table.apply({at("acme", "m1"): None, at("acme", "m0"): Rollout(long(version, 10, 2 * LONG), 2)})
     assert table.pointer(pointer_key(at("acme", "m0"))).wanted.generation == 2
+    assert table.pending().failed == 4
+    canary = CanaryRollout(long(version, 11, 3 * LONG), 5)
+    table.apply({at("acme", "m0"): Rollout(long(version, 10, 2 * LONG), 3, canary)})
+    names = [(each.tenant_id, each.model_id, each.version) for each in table.pending().listed]
+    assert ("acme", "m0", "11") in names
+    assert len(set(names)) == len(names)
+    table.apply({at("acme", "m0"): Rollout(long(version, 10, 0), 2)}, is_snapshot=True)
+    assert table.pending().failed == 0
     table.close()
 
 

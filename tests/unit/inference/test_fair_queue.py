@@ -202,6 +202,26 @@ def test_a_cost_that_becomes_known_late_counts_from_the_start_of_its_item() -> N
     assert [tenant for tenant, _ in served(queue, shares)][:2].count("slow") == 1
 
 
+def test_what_ended_behind_an_item_that_takes_long_is_not_kept_one_by_one() -> None:
+    """Each tag would go through all of it, on the event loop."""
+    shares = Shares(lambda _: 1.0)
+    queue: FairQueue[float] = FairQueue(shares)
+    queue.push("a", 0.0)
+    long = queue.pop()
+    assert long is not None
+    for number in range(1, 1_001):
+        queue.push("a", 1.0)
+        other = queue.pop()
+        queue.push("a", 1.0)
+        assert other is not None
+        next(served(queue, shares))
+        shares.end(other[0], 1.0)
+        assert len(long[0].account.begun) <= 4
+        assert long[0].account.tag() == 2.0 * number
+    shares.end(long[0], 3.0)
+    assert not long[0].account.begun
+
+
 def test_who_sleeps_in_all_its_places_earns_no_credit() -> None:
     """What waits behind them does not go before all that others have waiting when they wake."""
     shares = Shares(lambda _: 1.0)

@@ -159,7 +159,7 @@ def test_a_request_ends_the_rest_after_a_load_ahead(recorder, versions):
     recorder.go_on.set()
     for version in versions[:2]:
         queue.submit_ahead(version, recorder)
-    assert queue.wait_idle(10, left=1), "the second waits until the rest is over"
+    assert queue.wait_for([version_key(versions[0])], 10), "the second waits until the rest is over"
     assert queue.submit(versions[2], LoadPriority.DEMAND, recorder).result(10) == "c"
     assert recorder.order[:2] == ["a", "c"]
     queue.close()
@@ -172,7 +172,7 @@ def test_closing_ends_a_rest(recorder, versions):
     recorder.go_on.set()
     for version in versions[:2]:
         queue.submit_ahead(version, recorder)
-    assert queue.wait_idle(10, left=1)
+    assert queue.wait_for([version_key(versions[0])], 10)
     queue.close()
     assert queue.wait_idle(10)
     assert recorder.order == ["a"]
@@ -248,6 +248,36 @@ def test_a_load_ahead_that_hangs_does_not_hold_the_others_up(queue, own, version
     queue.submit_ahead(versions[2], lambda version, _: done.set())
     assert done.wait(10)
     assert queue.wait_idle(10)
+
+
+def test_the_queue_does_not_rest_after_a_load_ahead_that_hung(queue, own, versions):
+    """Others are loaded ahead as if there had been none; it held no lock for most of its time."""
+    queue.rest = 1e4
+    queue.submit_ahead(versions[0], own)
+    assert queue.wait_idle(10)
+    done = threading.Event()
+    queue.submit_ahead(versions[1], lambda version, _: done.set())
+    assert done.wait(10)
+
+
+def test_few_loads_of_a_tenant_stand_aside(queue, versions, monkeypatch):
+    """All may be lost: one tenant would take all threads that may be, and no other could load its code."""
+    monkeypatch.setattr(loads, "_ASIDE_AFTER_S", 0.01)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def load(version):
+        begun.release()
+        assert go_on.wait(20)
+        return version.ref.version
+
+    own = LoadsOfOwners(load, queue)
+    waiting = [queue.submit(renamed(versions[0], f"h{n}"), LoadPriority.FLIP, own) for n in range(6)]
+    for _ in range(MAX_LOST_PER_TENANT + 1):  # the last one on the queue's thread
+        assert begun.acquire(timeout=10)
+    assert not begun.acquire(timeout=0.3)
+    go_on.set()
+    assert [each.result(10) for each in waiting] == [f"h{n}" for n in range(6)]
+    assert own._aside == set()
 
 
 def test_loads_that_do_not_return_are_bounded(queue, own, store, fitted_measures, versions):

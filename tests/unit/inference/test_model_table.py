@@ -18,7 +18,7 @@ from ml_core.ids import Digest, VersionRef
 from ml_core.inference.loads import RETRY_FIRST_S
 from ml_core.inference.model_table import ModelTable, logger
 from ml_core.inference.pointers import version_key
-from ml_core.models.loading import load_version
+from ml_core.models.loading import LoadedModel, load_version
 from support.inprocess_cell import CountingLoader, key_of, pointer, promote, renamed, servable
 
 
@@ -455,17 +455,27 @@ def test_tables_that_are_dropped_leave_no_thread_and_no_model(store, fitted_meas
         assert not thread.is_alive()
 
 
-def test_code_that_never_returns_from_its_self_test_keeps_the_last_good_version(store, fitted_measures):
-    """The load is refused with the reason, and what else is to be loaded is."""
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_code_that_never_returns_from_its_self_test_keeps_the_last_good_version(store, fitted_measures, is_measured):
+    """Or from being measured. The load is refused with the reason, and what else is to be loaded is."""
     is_free = threading.Event()
 
+    class Endless(LoadedModel):
+        @property
+        def memory_bytes(self):
+            assert is_free.wait(20)
+            return super().memory_bytes
+
     def load(version):
-        assert version.ref.version != "2" or is_free.wait(20)
-        return load_version(store, version)
+        if version.ref.version != "2":
+            return load_version(store, version)
+        assert is_measured or is_free.wait(20)
+        return Endless(version, pipeline)
 
     table = ModelTable(load, max_memory_bytes=2**30, load_threads=1)
     table._load_own._within_s = 0.1
     first = servable(store, fitted_measures)
+    pipeline = load_version(store, first).pipeline
     hangs = dataclasses.replace(renamed(first, "2"), modules=(RequiredModule("acme_models", "acme-models", "1.0"),))
     promote(table, first)
     promote(table, hangs, generation=2)

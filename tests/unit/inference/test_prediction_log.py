@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,13 +41,13 @@ class Registry:
         self.is_away = False
         self.poison: str | None = None
         self.most: int | None = None  # requests that it writes in time
-        self.tries = 0
+        self.tried: list[str] = []  # ids of batches
         self.go_on = threading.Event()
         self.go_on.set()
 
     def write(self, requests, losses, batch_id, *, is_repeated=False):
         """See ``Ingest``."""
-        self.tries += 1
+        self.tried.append(batch_id)
         assert self.go_on.wait(20)
         if self.is_away:
             raise RegistryUnavailableError("It is away.")
@@ -185,6 +186,24 @@ def test_a_batch_that_takes_too_long_is_halved_until_it_is_written(registry, ope
     assert (counts["timeouts"], counts["lost"], counts["error"]) == (len(registry.batches) - 1, {}, None)
 
 
+@pytest.mark.parametrize("requests", [1, 2, 9])
+def test_losses_are_written_once_by_the_id_of_the_whole_batch(registry, open_log, requests):
+    """Which is written again if the process ends before all parts are: then they must not count twice."""
+    registry.most, registry.poison = 1, "0"
+    log = open_log()
+    log.lose(Loss("acme", "tickets", date(2026, 1, 1), LossReason.QUEUE_FULL, 7))
+    for number in range(requests):
+        log.append(spooled("acme", request_id=str(number)))
+    log.start()
+    wait_until(lambda: log.describe()["written"] == requests - 1)
+    wait_until(lambda: LossReason.REFUSED in registry.losses)
+    assert next((losses, batch_id) for _, losses, batch_id, _ in registry.batches if losses) == (
+        [Loss("acme", "tickets", date(2026, 1, 1), LossReason.QUEUE_FULL, 7)],
+        registry.tried[0],
+    )
+    assert sum(loss.rows for _, losses, _, _ in registry.batches for loss in losses) == 7 + 1
+
+
 def test_a_request_that_always_takes_too_long_holds_up_no_other(registry, open_log, monkeypatch):
     """It is tried again, since the registry may be slow for all; then it is counted as lost."""
     monkeypatch.setattr(prediction_log, "_FIRST_PAUSE_S", 0.001)
@@ -226,7 +245,7 @@ def test_a_registry_that_hangs_holds_up_no_answer(registry, open_log):
     log = open_log()
     log.start()
     log.append(spooled("acme"))
-    wait_until(lambda: registry.tries == 1)
+    wait_until(lambda: len(registry.tried) == 1)
     request = spooled("acme")
     started = time.perf_counter()
     for _ in range(1000):
@@ -241,7 +260,7 @@ def test_while_the_registry_is_away_nothing_is_lost_that_fits(registry, open_log
     log = open_log()
     log.start()
     log.append(spooled("acme", request_id="early"))
-    wait_until(lambda: registry.tries >= 2)
+    wait_until(lambda: len(registry.tried) >= 2)
     log.append(spooled("acme", request_id="late"))
     assert log.describe()["error"] == "registry_unavailable"
     registry.is_away = False
@@ -356,7 +375,7 @@ def test_a_stream_of_answers_is_written_in_few_batches(registry, open_log):
     log.start()
     for number in range(20):
         log.append(spooled("acme"))
-        wait_until(lambda expected=number: registry.tries > 0 or expected < 10)
+        wait_until(lambda expected=number: registry.tried or expected < 10)
     wait_until(lambda: log.describe()["queued"] == 0)
     assert len(registry.batches) <= 3
 
@@ -406,7 +425,7 @@ def test_a_log_that_ends_without_the_registry_leaves_its_spool(registry, open_sp
     log.append(spooled("acme", request_id="kept"))
     log.append(large(SEGMENT_BYTES))
     log.start()
-    wait_until(lambda: registry.tries > 0)
+    wait_until(lambda: registry.tried)
     log.close(0.3)
     log._thread.join(10)
     assert (log.describe()["queued"], log.describe()["lost"]) == (1, {"queue_full": 1})

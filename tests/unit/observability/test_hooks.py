@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from ml_core.inference.traffic import TrafficCounter
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.observability.hooks import EVENTS, combine
 from ml_core.observability.prometheus import PrometheusHooks
@@ -51,6 +52,15 @@ def test_one_backend_is_called_directly():
     """With no function in between."""
     noted = Noted()
     assert combine(noted) is noted
+
+
+def test_events_cost_nothing_of_backends_that_do_not_want_them():
+    """A replica counts its traffic beside its metrics, and most events of a request are none of that."""
+    noted, traffic = Noted(), TrafficCounter()
+    combined = combine(noted, traffic)
+    assert combined.rows_queued == noted.rows_queued
+    assert combined.request_ended not in (noted.request_ended, traffic.request_ended)
+    assert vars(combine(NO_HOOKS, traffic)) == {"request_ended": traffic.request_ended}
 
 
 @pytest.mark.parametrize("backend", [PrometheusHooks, TracingHooks])

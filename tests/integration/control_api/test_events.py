@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+import zlib
 
 import httpx
 import pytest
@@ -156,8 +157,8 @@ def test_a_session_that_is_over_ends_its_stream(app, db, url, tenant_id):
     """A cookie opens it; it ends with the cookie, though the key in it is valid."""
     sessions = app.state.services.sessions
     key = str(KeyRepository(db, tenant_id).create("browser", [Scope.READ]))
-    fernet: Fernet = sessions._fernet
-    nearly_over = fernet.encrypt_at_time(key.encode(), int(time.time()) - SESSION_S + 3).decode()
+    fernet: Fernet = sessions._fernet(db.tenant_key)
+    nearly_over = fernet.encrypt_at_time(zlib.compress(key.encode()), int(time.time()) - SESSION_S + 3).decode()
     with listening(url, cookie=f"{COOKIE}={nearly_over}") as heard:
         wait_until(lambda: heard.is_open)
         wait_until(lambda: heard.is_over)

@@ -7,6 +7,7 @@ import time
 import uuid
 import zlib
 
+import anyio
 import httpx
 import pytest
 from cryptography.fernet import Fernet
@@ -118,7 +119,10 @@ def test_what_was_missed_is_told_first(db, url, bearer, tenant_id, other_tenant_
         elsewhere = url.replace(url.split("/api")[0], f"http://127.0.0.1:{port}")
         with listening(elsewhere, last_event_id=seen, **bearer) as heard:
             wait_until(lambda: heard.topics)
-            assert heard.events[1]["data"] == {"topics": ["audit", "jobs"]}
+            first, second, *_ = heard.events
+            assert second["data"] == {"topics": ["audit", "jobs"]}
+            assert first["id"] == seen, "whoever leaves now misses it again"
+            assert int(second["id"]) > int(seen)
 
 
 @pytest.mark.parametrize("sent", ["x", "-1", "1.5", "9" * 30])
@@ -171,6 +175,25 @@ def test_a_stream_ends_after_a_while(monkeypatch, url, bearer):
     with listening(url, **bearer) as heard:
         wait_until(lambda: heard.is_open)
         wait_until(lambda: heard.is_over)
+
+
+def test_a_client_that_reads_nothing_is_left(monkeypatch, db, tenant_id):
+    """When its time is over, though what is sent to it waits for ever."""
+    monkeypatch.setattr(streams, "LIFE_S", 0.1)
+    monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.1)
+    events = streams.Events(db)
+
+    async def never(*_: object) -> None:
+        await anyio.sleep_forever()
+
+    async def listen() -> None:
+        response = streams.EventStream(events, tenant_id, None, lambda: None)
+        with anyio.fail_after(20):
+            await response({"type": "http"}, never, never)
+        assert not events._streams
+        assert len(events._gate) == 0
+
+    anyio.run(listen)
 
 
 def test_a_key_without_the_scope_hears_nothing(db, url, tenant_id):

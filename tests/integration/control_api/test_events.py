@@ -177,6 +177,15 @@ def test_a_stream_ends_after_a_while(monkeypatch, url, bearer):
         wait_until(lambda: heard.is_over)
 
 
+def test_a_deadline_is_of_the_beginning(db, url, bearer, tenant_id):
+    """An answer that has begun in time has no other: here it is shorter than the pause between two comments."""
+    with listening(url, x_request_timeout_ms="2000", **bearer) as heard:
+        wait_until(lambda: heard.body.count(": keep-alive") >= 2 or heard.is_over)
+        assert not heard.is_over
+        change(db, tenant_id)
+        wait_until(lambda: heard.topics)
+
+
 def test_a_client_that_reads_nothing_is_left(monkeypatch, db, tenant_id):
     """When its time is over, though what is sent to it waits for ever."""
     monkeypatch.setattr(streams, "LIFE_S", 0.1)

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import MLFrameworkError
+from ml_core.exceptions import MLFrameworkError, RegistryUnavailableError
 from ml_core.ids import TenantId
 from ml_core.inference.gate import TenantGate
 from ml_core.registry.changes import ChangeReader, Look
@@ -197,6 +197,8 @@ def _refused(streams: Sequence[Stream]) -> Sequence[Stream]:
     for stream in streams:
         try:
             stream.check()
+        except RegistryUnavailableError:
+            raise  # which each would wait for in vain
         except MLFrameworkError:
             found.append(stream)
     return found

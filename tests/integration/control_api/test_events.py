@@ -18,6 +18,7 @@ from ml_core.api.app import create_app
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.domain.replica_report import ReplicaReport
+from ml_core.exceptions import RegistryUnavailableError
 from ml_core.inference.edge.session import COOKIE
 from ml_core.models.store import platform_store
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
@@ -175,6 +176,28 @@ def test_a_stream_ends_after_a_while(monkeypatch, url, bearer):
     with listening(url, **bearer) as heard:
         wait_until(lambda: heard.is_open)
         wait_until(lambda: heard.is_over)
+
+
+def test_a_registry_that_hangs_is_waited_for_once(monkeypatch, db, tenant_id):
+    """By the first stream that is checked: all end then, and not one after the other."""
+    monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0.0)
+    events, is_away, asked = streams.Events(db), threading.Event(), []
+
+    def check() -> None:
+        if is_away.is_set():
+            asked.append(time.monotonic())
+            raise RegistryUnavailableError("The registry can't be used now.", remedy="Try again.")
+
+    async def listen() -> None:
+        async with events.stream(tenant_id, None, check) as one, events.stream(tenant_id, None, check) as other:
+            is_away.set()
+            with anyio.fail_after(20):
+                for stream in (one, other):
+                    async for _ in stream.events():
+                        pass
+
+    anyio.run(listen)
+    assert len(asked) == 1
 
 
 def test_a_deadline_is_of_the_beginning(db, url, bearer, tenant_id):

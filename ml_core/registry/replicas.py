@@ -224,8 +224,8 @@ def cell_traffic(db: DatabaseConnection) -> Mapping[str, Sequence[TrafficPoint]]
     """
     of, kept = replica_traffic.c, replica_traffic.c.at > sa.func.now() - timedelta(seconds=INTERVALS * INTERVAL_S)
     requests = sa.func.sum(of.answered + of.refused + of.failed)
-    busiest = sa.select(of.cell, requests.label("requests")).where(kept).group_by(of.cell)
-    busiest = busiest.order_by(requests.desc(), of.cell).limit(_MOST_CELLS).subquery()
+    by_cell = sa.select(of.cell, requests.label("requests")).where(kept).group_by(of.cell)
+    busiest = by_cell.order_by(requests.desc(), of.cell).limit(_MOST_CELLS).subquery()
     latency = array([_sum(of.latency[bucket + 1]) for bucket in range(BUCKETS)])
     counts = [_sum(of[name]).label(name) for name in ("answered", "refused", "failed")]
     statement = (

@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.errors import is_timeout
-from ml_core.domain.quality import DriftReport, QualityReport, Verdict
+from ml_core.domain.quality import Verdict
 from ml_core.exceptions import MLFrameworkError, ModelNotFoundError, RegistryUnavailableError, TenantNotFoundError
 from ml_core.monitoring.quality import Quality
 from ml_core.registry.promotion.environments import EnvironmentRepository
@@ -62,30 +61,30 @@ class Watch:
                 return
 
     def _measure(self, each: Unmeasured) -> None:
-        verdicts, quality = VerdictRepository(self._db, each.tenant_id), Quality(self._db, each.tenant_id)
         of = (each.model_id, each.environment)
         try:
             version = EnvironmentRepository(self._db, each.tenant_id).pointed(*of)
-            verdicts.set(*of, version, _verdict(each, quality.report), _verdict(each, quality.drift))
+            VerdictRepository(self._db, each.tenant_id).set(*of, version, *self._verdicts(each))
         except (ModelNotFoundError, TenantNotFoundError):  # it was withdrawn or deleted meanwhile
             pass
 
+    def _verdicts(self, each: Unmeasured) -> list[Verdict]:
+        """Of quality and of drift; unknown from the first that fails, for whatever reason: else all others would wait.
 
-def _verdict(each: Unmeasured, ask: Callable[..., QualityReport | DriftReport]) -> Verdict:
-    """What a report finds; unknown where there is none, whatever the reason: else all others would wait for this one.
-
-    Raises:
-        ModelNotFoundError: The environment serves nothing any more.
-        RegistryUnavailableError: The registry is away, and not only slow with the rows of this one.
-    """
-    try:
-        return ask(each.model_id, each.environment).verdict
-    except ModelNotFoundError:
-        raise
-    except Exception as error:
-        if isinstance(error, RegistryUnavailableError) and not is_timeout(error):
+        Raises:
+            ModelNotFoundError: The environment serves nothing any more.
+            RegistryUnavailableError: The registry is away, and not only slow with the rows of this one.
+        """
+        quality, found = Quality(self._db, each.tenant_id), [Verdict.UNKNOWN, Verdict.UNKNOWN]
+        try:
+            found[0] = quality.report(each.model_id, each.environment).verdict
+            found[1] = quality.drift(each.model_id, each.environment).verdict
+        except ModelNotFoundError:
             raise
-        names = (each.model_id, each.tenant_id, each.environment)
-        is_expected = isinstance(error, MLFrameworkError)
-        _log.warning("%s of %s in %s can't be measured: %s", *names, error, exc_info=not is_expected)
-        return Verdict.UNKNOWN
+        except Exception as error:
+            if isinstance(error, RegistryUnavailableError) and not is_timeout(error):
+                raise
+            names = (each.model_id, each.tenant_id, each.environment)
+            is_expected = isinstance(error, MLFrameworkError)
+            _log.warning("%s of %s in %s can't be measured: %s", *names, error, exc_info=not is_expected)
+        return found

@@ -78,7 +78,7 @@ async def _within(timeout_s: float, app: ASGIApp, scope: Scope, receive: Receive
     """
     # anyio's and not asyncio's: it does not abandon a thread that runs.
     limit = anyio.CancelScope(deadline=anyio.current_time() + timeout_s)
-    is_read = False
+    is_read = has_begun = False
 
     async def receive_untimed() -> Message:
         nonlocal is_read
@@ -87,11 +87,13 @@ async def _within(timeout_s: float, app: ASGIApp, scope: Scope, receive: Receive
         limit.deadline = math.inf  # bodies have bounds of their own
         message = await receive()
         is_read = not message.get("more_body", False)
-        limit.deadline = anyio.current_time() + timeout_s
+        if not has_begun:  # else an empty body is read while a stream is sent
+            limit.deadline = anyio.current_time() + timeout_s
         return message
 
     async def send_untimed(message: Message) -> None:
-        limit.deadline = math.inf
+        nonlocal has_begun
+        has_begun, limit.deadline = True, math.inf
         await send(message)
 
     with limit:

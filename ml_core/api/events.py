@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import MLFrameworkError
+from ml_core.exceptions import MLFrameworkError, RegistryUnavailableError
 from ml_core.ids import TenantId
 from ml_core.inference.gate import TenantGate
 from ml_core.registry.changes import ChangeReader, Look
@@ -53,13 +53,15 @@ class Stream:
 
     Args:
         tenant_id: Whose changes it tells; None: those of the platform.
+        after: The id of the last event that its client has seen; None: it has seen none.
         check: Raises if its caller may not listen any more; called on a thread.
     """
 
-    def __init__(self, tenant_id: TenantId | None, check: Callable[[], object]) -> None:
+    def __init__(self, tenant_id: TenantId | None, after: int | None, check: Callable[[], object]) -> None:
         self.tenant_id = tenant_id
         self.check = check
         self.is_over = False
+        self._after = after
         self._position = 0
         self._topics: set[str] = set()
         # Not all that were opened together end together.
@@ -80,19 +82,22 @@ class Stream:
 
     async def events(self) -> AsyncIterator[bytes]:
         """What is sent, until it ends."""
-        yield b"retry: %d\n%b" % (_RETRY_MS, self._event("listening", {}))
+        # What was missed comes with the next event, and is missed again by whoever has seen this one only.
+        has_missed = self._after is not None and bool(self._topics)
+        yield b"retry: %d\n%b" % (_RETRY_MS, _event(self._after if has_missed else self._position, "listening", {}))
         while not self.is_over and time.monotonic() < self._ends_at:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), KEEP_ALIVE_S)
             self._woken.clear()
             if self._topics and not self.is_over:
                 topics, self._topics = self._topics, set()
-                yield self._event("changed", {"topics": sorted(topics)})
+                yield _event(self._position, "changed", {"topics": sorted(topics)})
             else:
                 yield b": keep-alive\n\n"
 
-    def _event(self, name: str, data: dict[str, object]) -> bytes:
-        return f"id: {self._position}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+def _event(position: int | None, name: str, data: dict[str, object]) -> bytes:
+    return f"id: {position}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 class Events:
@@ -118,7 +123,7 @@ class Events:
 
         Args:
             tenant_id: As for ``Stream``.
-            after: The id of the last event that its client has seen; None: it has seen none.
+            after: As for ``Stream``.
             check: As for ``Stream``.
 
         Raises:
@@ -126,7 +131,7 @@ class Events:
             RegistryUnavailableError: The registry is away.
         """
         self._gate.enter(tenant_id or "")
-        stream = Stream(tenant_id, check)
+        stream = Stream(tenant_id, after, check)
         try:
             self._streams.add(stream)
             if self._following is None:
@@ -192,6 +197,8 @@ def _refused(streams: Sequence[Stream]) -> Sequence[Stream]:
     for stream in streams:
         try:
             stream.check()
+        except RegistryUnavailableError:
+            raise  # which each would wait for in vain
         except MLFrameworkError:
             found.append(stream)
     return found
@@ -203,7 +210,7 @@ class EventStream(Response):
     Args:
         events: The streams of the process.
         tenant_id: As for ``Stream``.
-        after: As for ``Events.stream``.
+        after: As for ``Stream``.
         check: As for ``Stream``.
     """
 
@@ -219,6 +226,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Serve one ASGI connection."""
         async with self._open() as stream, anyio.create_task_group() as tasks:
+            # What is sent to a client that reads nothing waits for ever.
+            tasks.cancel_scope.deadline = anyio.current_time() + LIFE_S + 2 * KEEP_ALIVE_S
             tasks.start_soon(_until_left, receive, tasks.cancel_scope)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for event in stream.events():

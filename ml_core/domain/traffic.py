@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -79,16 +79,6 @@ class TrafficPoint:
     errors_per_s: float | None
     p50_ms: float | None
     p99_ms: float | None
-
-
-def total(parts: Iterable[Interval]) -> Interval:
-    """The same interval of several replicas as one."""
-    first, *others = parts
-    columns = zip(
-        *([each.answered, each.refused, each.failed, *each.latency] for each in (first, *others)), strict=True
-    )
-    answered, refused, failed, *latency = map(sum, columns)
-    return Interval(first.at, answered, refused, failed, latency)
 
 
 def point_of(interval: Interval) -> TrafficPoint:

@@ -12,8 +12,9 @@ import time
 from typing import Final
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.database.errors import is_timeout
 from ml_core.domain.quality import Verdict
-from ml_core.exceptions import MLFrameworkError, ModelNotFoundError, TenantNotFoundError, status_of
+from ml_core.exceptions import MLFrameworkError, ModelNotFoundError, RegistryUnavailableError, TenantNotFoundError
 from ml_core.monitoring.quality import Quality
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.verdicts import Unmeasured, VerdictRepository, unmeasured
@@ -22,7 +23,6 @@ _log = logging.getLogger(__name__)
 
 _TURN_S: Final = 30.0
 _AT_ONCE: Final = 100
-_UNAVAILABLE: Final = 503
 # Of the time, so that neither the control loop nor the database is kept from other work. A report takes tens of
 # milliseconds where little was answered: 20,000 environments are measured in about three hours.
 _SHARE: Final = 0.1
@@ -61,19 +61,30 @@ class Watch:
                 return
 
     def _measure(self, each: Unmeasured) -> None:
-        verdicts, quality = VerdictRepository(self._db, each.tenant_id), Quality(self._db, each.tenant_id)
         of = (each.model_id, each.environment)
         try:
             version = EnvironmentRepository(self._db, each.tenant_id).pointed(*of)
-            try:
-                found = quality.report(*of).verdict, quality.drift(*of).verdict
-            except MLFrameworkError as error:
-                if status_of(error) == _UNAVAILABLE or isinstance(error, ModelNotFoundError):
-                    raise
-                _log.warning(
-                    "%s of %s in %s can't be measured: %s", each.model_id, each.tenant_id, each.environment, error
-                )
-                found = Verdict.UNKNOWN, Verdict.UNKNOWN
-            verdicts.set(*of, version, *found)
+            VerdictRepository(self._db, each.tenant_id).set(*of, version, *self._verdicts(each))
         except (ModelNotFoundError, TenantNotFoundError):  # it was withdrawn or deleted meanwhile
             pass
+
+    def _verdicts(self, each: Unmeasured) -> list[Verdict]:
+        """Of quality and of drift; unknown from the first that fails, for whatever reason: else all others would wait.
+
+        Raises:
+            ModelNotFoundError: The environment serves nothing any more.
+            RegistryUnavailableError: The registry is away, and not only slow with the rows of this one.
+        """
+        quality, found = Quality(self._db, each.tenant_id), [Verdict.UNKNOWN, Verdict.UNKNOWN]
+        try:
+            found[0] = quality.report(each.model_id, each.environment).verdict
+            found[1] = quality.drift(each.model_id, each.environment).verdict
+        except ModelNotFoundError:
+            raise
+        except Exception as error:
+            if isinstance(error, RegistryUnavailableError) and not is_timeout(error):
+                raise
+            names = (each.model_id, each.tenant_id, each.environment)
+            is_expected = isinstance(error, MLFrameworkError)
+            _log.warning("%s of %s in %s can't be measured: %s", *names, error, exc_info=not is_expected)
+        return found

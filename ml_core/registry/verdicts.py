@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 MEASURED_EVERY: Final = timedelta(hours=1)
 _KEY: Final = ("tenant_id", "model_id", "environment")
 _OF, _POINTER = live_verdicts.c, environments.c
+_SAME: Final = sa.and_(*(_OF[name] == _POINTER[name] for name in _KEY))
 # A verdict counts as long as the version that it is about is served.
-_COUNTS: Final = sa.and_(*(_OF[name] == _POINTER[name] for name in _KEY), _OF.version == _POINTER.version)
+_COUNTS: Final = sa.and_(_SAME, _OF.version == _POINTER.version)
 _ALERTS: Final = sa.text("(quality = 'alert' OR drift = 'alert')")  # as the index has it
 
 
@@ -109,14 +110,16 @@ class VerdictRepository(OfTenant):
 def unmeasured(db: DatabaseConnection, limit: int) -> Sequence[Unmeasured]:
     """Environments whose version was not measured within the last hour, the longest unmeasured first.
 
+    One that has another version now keeps its place: else whoever promotes all the time would keep all others waiting.
+
     Raises:
         PermissionDeniedError: The principal belongs to a tenant.
     """
-    is_recent = _OF.measured_at > sa.func.now() - MEASURED_EVERY
+    is_recent = sa.and_(_OF.version == _POINTER.version, _OF.measured_at > sa.func.now() - MEASURED_EVERY)
     statement = (
         sa.select(*(_POINTER[name] for name in _KEY))
         .join(tenants, sa.and_(tenants.c.tenant_id == _POINTER.tenant_id, tenants.c.deleted_at.is_(None)))
-        .join(live_verdicts, _COUNTS, isouter=True)
+        .join(live_verdicts, _SAME, isouter=True)
         .where(_POINTER.version.is_not(None), is_recent.is_not(True))
         .order_by(_OF.measured_at.asc().nulls_first(), *(_POINTER[name] for name in _KEY))
         .limit(limit)

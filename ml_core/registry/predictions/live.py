@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from psycopg.errors import QueryCanceled
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
+from ml_core.database.errors import is_timeout
 from ml_core.database.tables import feedback, predictions
 from ml_core.exceptions import RegistryUnavailableError, RequestTooLargeError
 from ml_core.ids import EnvironmentName, ModelId, VersionId
@@ -133,7 +133,7 @@ class LiveRows(OfTenant):
             with self._db.tenant(self._tenant_id) as connection:
                 yield connection
         except RegistryUnavailableError as error:
-            if not isinstance(getattr(error.__cause__, "orig", None), QueryCanceled):
+            if not is_timeout(error):
                 raise
             raise RequestTooLargeError(
                 f"The answers of {window.model_id} on {window.since:%Y-%m-%d} could not be read in time.",

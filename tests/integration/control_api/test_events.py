@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+import zlib
 
+import anyio
 import httpx
 import pytest
 from cryptography.fernet import Fernet
@@ -16,6 +18,7 @@ from ml_core.api.app import create_app
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.domain.replica_report import ReplicaReport
+from ml_core.exceptions import RegistryUnavailableError
 from ml_core.inference.edge.session import COOKIE
 from ml_core.models.store import platform_store
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
@@ -117,7 +120,10 @@ def test_what_was_missed_is_told_first(db, url, bearer, tenant_id, other_tenant_
         elsewhere = url.replace(url.split("/api")[0], f"http://127.0.0.1:{port}")
         with listening(elsewhere, last_event_id=seen, **bearer) as heard:
             wait_until(lambda: heard.topics)
-            assert heard.events[1]["data"] == {"topics": ["audit", "jobs"]}
+            first, second, *_ = heard.events
+            assert second["data"] == {"topics": ["audit", "jobs"]}
+            assert first["id"] == seen, "whoever leaves now misses it again"
+            assert int(second["id"]) > int(seen)
 
 
 @pytest.mark.parametrize("sent", ["x", "-1", "1.5", "9" * 30])
@@ -156,8 +162,8 @@ def test_a_session_that_is_over_ends_its_stream(app, db, url, tenant_id):
     """A cookie opens it; it ends with the cookie, though the key in it is valid."""
     sessions = app.state.services.sessions
     key = str(KeyRepository(db, tenant_id).create("browser", [Scope.READ]))
-    fernet: Fernet = sessions._fernet
-    nearly_over = fernet.encrypt_at_time(key.encode(), int(time.time()) - SESSION_S + 3).decode()
+    fernet: Fernet = sessions._fernet(db.tenant_key)
+    nearly_over = fernet.encrypt_at_time(zlib.compress(key.encode()), int(time.time()) - SESSION_S + 3).decode()
     with listening(url, cookie=f"{COOKIE}={nearly_over}") as heard:
         wait_until(lambda: heard.is_open)
         wait_until(lambda: heard.is_over)
@@ -170,6 +176,56 @@ def test_a_stream_ends_after_a_while(monkeypatch, url, bearer):
     with listening(url, **bearer) as heard:
         wait_until(lambda: heard.is_open)
         wait_until(lambda: heard.is_over)
+
+
+def test_a_registry_that_hangs_is_waited_for_once(monkeypatch, db, tenant_id):
+    """By the first stream that is checked: all end then, and not one after the other."""
+    monkeypatch.setattr(streams, "_CHECK_EVERY_S", 0.0)
+    events, is_away, asked = streams.Events(db), threading.Event(), []
+
+    def check() -> None:
+        if is_away.is_set():
+            asked.append(time.monotonic())
+            raise RegistryUnavailableError("The registry can't be used now.", remedy="Try again.")
+
+    async def listen() -> None:
+        async with events.stream(tenant_id, None, check) as one, events.stream(tenant_id, None, check) as other:
+            is_away.set()
+            with anyio.fail_after(20):
+                for stream in (one, other):
+                    async for _ in stream.events():
+                        pass
+
+    anyio.run(listen)
+    assert len(asked) == 1
+
+
+def test_a_deadline_is_of_the_beginning(db, url, bearer, tenant_id):
+    """An answer that has begun in time has no other: here it is shorter than the pause between two comments."""
+    with listening(url, x_request_timeout_ms="2000", **bearer) as heard:
+        wait_until(lambda: heard.body.count(": keep-alive") >= 2 or heard.is_over)
+        assert not heard.is_over
+        change(db, tenant_id)
+        wait_until(lambda: heard.topics)
+
+
+def test_a_client_that_reads_nothing_is_left(monkeypatch, db, tenant_id):
+    """When its time is over, though what is sent to it waits for ever."""
+    monkeypatch.setattr(streams, "LIFE_S", 0.1)
+    monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.1)
+    events = streams.Events(db)
+
+    async def never(*_: object) -> None:
+        await anyio.sleep_forever()
+
+    async def listen() -> None:
+        response = streams.EventStream(events, tenant_id, None, lambda: None)
+        with anyio.fail_after(20):
+            await response({"type": "http"}, never, never)
+        assert not events._streams
+        assert len(events._gate) == 0
+
+    anyio.run(listen)
 
 
 def test_a_key_without_the_scope_hears_nothing(db, url, tenant_id):

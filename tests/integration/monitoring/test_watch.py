@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from ml_core.domain.quality import Verdict
-from ml_core.exceptions import RequestTooLargeError, TenantNotFoundError
+from ml_core.exceptions import (
+    ArtifactIntegrityError,
+    RegistryUnavailableError,
+    RequestTooLargeError,
+    TenantNotFoundError,
+)
 from ml_core.models.store import platform_store
 from ml_core.monitoring import watch
 from ml_core.monitoring.quality import Quality
@@ -113,17 +120,63 @@ def test_each_is_measured_about_once_an_hour(db, tenant_id):
     assert verdicts.list().items == []
 
 
-def test_what_cant_be_measured_keeps_nobody_waiting(db, tenant_id, turn, monkeypatch):
-    """It is unknown until the next hour."""
+def too_slow() -> RegistryUnavailableError:
+    error = RegistryUnavailableError("The registry can't be used now.", remedy="Try again.")
+    error.__cause__ = psycopg.errors.QueryCanceled()
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestTooLargeError("Too many rows.", remedy="Ask for fewer."),
+        ArtifactIntegrityError("The profile is missing.", remedy="Restore it."),
+        OSError("The store does not answer."),
+        ZeroDivisionError("A fault of a report."),
+        too_slow(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cant_be_measured_keeps_nobody_waiting(db, tenant_id, turn, monkeypatch, error):
+    """It is unknown until the next hour, and what another report found is kept."""
 
     def refuse(*_):
-        raise RequestTooLargeError("Too many rows.", remedy="Ask for fewer.", tenant_id=tenant_id)
+        raise error
+
+    serve(db, tenant_id)
+    monkeypatch.setattr(Quality, "report", lambda *_: SimpleNamespace(verdict=Verdict.ALERT))
+    monkeypatch.setattr(Quality, "drift", refuse)
+    turn()
+    (found,) = VerdictRepository(db, tenant_id).list().items
+    assert (found.quality, found.drift) == (Verdict.ALERT, Verdict.UNKNOWN)
+
+
+def test_without_the_registry_a_turn_ends(db, tenant_id, turn, monkeypatch):
+    """And what was found before stays."""
+
+    def refuse(*_):
+        raise RegistryUnavailableError("The registry can't be used now.", remedy="Try again.")
 
     serve(db, tenant_id)
     monkeypatch.setattr(Quality, "report", refuse)
-    turn()
-    (found,) = VerdictRepository(db, tenant_id).list().items
-    assert (found.quality, found.drift) == (Verdict.UNKNOWN, Verdict.UNKNOWN)
+    with pytest.raises(RegistryUnavailableError):
+        turn()
+    assert VerdictRepository(db, tenant_id).list().items == []
+
+
+def test_whoever_promotes_again_waits_like_all_others(db, tenant_id, other_tenant_id):
+    """The new version is due, but after what was measured before it."""
+    for tenant in (tenant_id, other_tenant_id):
+        serve(db, tenant)
+        VerdictRepository(db, tenant).set(TICKETS, PRODUCTION, "1", Verdict.OK, Verdict.OK)
+    grow_old(db, other_tenant_id)
+    both = {tenant_id, other_tenant_id}
+    due = lambda: [each.tenant_id for each in unmeasured(db, 10_000) if each.tenant_id in both]  # noqa: E731
+    assert due() == [other_tenant_id]
+    serve(db, tenant_id, version="2")
+    assert due() == [other_tenant_id, tenant_id]
+    VerdictRepository(db, other_tenant_id).set(TICKETS, PRODUCTION, "1", Verdict.OK, Verdict.OK)
+    assert due() == [tenant_id]
 
 
 def test_a_tenant_that_is_deleted_meanwhile_ends_no_turn(db, turn, tenant_id, monkeypatch):

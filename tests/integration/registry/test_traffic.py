@@ -45,6 +45,29 @@ def test_replicas_of_a_cell_add_up(db, cell):
     assert points[min(points)].p50_ms is None
 
 
+def test_many_replicas_are_added_up_by_postgres(db, cell):
+    """Few rows are read, whatever their number; of many cells the busiest are shown, the busiest first."""
+    last = shown_intervals(datetime.now(UTC))[-1]
+    for number in range(3):
+        ReplicaReports(db, "one", f"{cell}-{number}").add_traffic([interval(last, 10**9 * (number + 1))])
+        ReplicaReports(db, "other", f"{cell}-{number}").add_traffic([interval(last, 1)])
+    with superuser(db) as session:
+        session.execute(
+            "INSERT INTO mlcore.replica_traffic SELECT %s || n %% 60, 'r' || n, %s, 1, 0, 0, array_fill(1, ARRAY[15])"
+            " FROM generate_series(1, 600) n",
+            [f"{cell}-x", last],
+        )
+    try:
+        found = cell_traffic(db)
+        assert list(found)[:3] == [f"{cell}-{number}" for number in (2, 1, 0)]
+        assert len(found) == 50
+        assert found[f"{cell}-2"][-1].requests_per_s == pytest.approx((3 * 10**9 + 1) / INTERVAL_S)
+        assert found[f"{cell}-x1"][-1].requests_per_s == 1.0
+    finally:
+        with superuser(db) as session:
+            session.execute("DELETE FROM mlcore.replica_traffic WHERE cell LIKE %s", [f"{cell}-%"])
+
+
 def test_a_quarter_of_an_hour_is_kept(db, cell):
     """Whoever reports removes what is older, of all cells: the table does not grow."""
     now = datetime.now(UTC)

@@ -265,6 +265,14 @@ def test_the_operator_changes_nothing_of_the_chart() -> None:
         assert group["scaleStrategy"] == {}
 
 
+def test_every_pod_that_reads_artifacts_has_the_role_of_the_cloud() -> None:
+    """The control loop, too, whose account is its own: it measures drift from the profile of a training."""
+    objects = of("production")
+    for component, template in pods(objects).items():
+        account = template["spec"]["serviceAccountName"]
+        assert "eks.amazonaws.com/role-arn" in objects["ServiceAccount", account]["metadata"]["annotations"], component
+
+
 def test_an_upgrade_migrates_before_anything_changes() -> None:
     """The job is a hook then; at installation it runs beside the database that it waits for."""
     assert "annotations" not in rendered()["Job", "ml-ml-platform-setup-1"]["metadata"]

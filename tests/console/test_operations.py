@@ -128,7 +128,7 @@ def test_an_operator_bounds_the_shared_cell(viewer, shop, db, operator_key):
     page.get_by_label("Tenant", exact=True).press("Enter")
     assert page.get_by_role("dialog").count() == 0
     page = open_as(viewer(), shop.key("admin"), "placements")
-    page.get_by_role("heading", name="Your key may not see this").wait_for()
+    page.get_by_role("heading", name="You may not see this").wait_for()
 
 
 def test_an_operator_learns_how_to_try_a_version(viewer, shop, operator_key):
@@ -374,7 +374,7 @@ def test_the_story_of_a_model(viewer_of_platform, platform, tmp_path):
     dialog.get_by_role("button", name="Roll back").click()
     page.get_by_text("is at generation 5").wait_for()
     assert environments.get(ModelId("tickets")).version == "1"
-    page.get_by_text("2 of 2 replicas have loaded it.").wait_for(timeout=60_000)
+    page.get_by_text("2 of 2 live replicas have loaded it.").wait_for(timeout=60_000)
 
     anna.open(f"t/{tenant}/models/tickets/versions/1")
     page.get_by_label("subject").fill("The invoice shows the wrong amount")

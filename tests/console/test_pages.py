@@ -87,7 +87,7 @@ def test_a_key_without_the_scope_is_told_so(viewer, shop):
     anna = viewer()
     anna.open(shop.path)
     page = anna.sign_in(shop.key("predict"))
-    page.get_by_role("heading", name="Your key may not see this").wait_for()
+    page.get_by_role("heading", name="You may not see this").wait_for()
     page.get_by_text("lacks the scope 'read'").wait_for()
     page.get_by_text("keys.create").wait_for()
 

@@ -4,11 +4,12 @@ import { ask, at, controlUrl } from "../core/api.js";
 import { bytes, counted, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { curve, isCurve, matches } from "../parts/curves.js";
-import { showList } from "../parts/data_table.js";
+import { curve, isCurve } from "../parts/curves.js";
+import { listed, matches, showList } from "../parts/data_table.js";
 import "../parts/line_chart.js";
 import { parametersOf } from "../parts/parameters.js";
 import { badge, empty } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 
 const MOST_CHARTS = 12;
 
@@ -96,11 +97,7 @@ export default {
         refresh();
       },
       key: ([name]) => name,
-      async load({ limit, cursor = "0", text }) {
-        const found = all.filter(([name]) => matches(name, text));
-        const end = Number(cursor) + limit;
-        return { items: found.slice(Number(cursor), end), next_cursor: end < found.length ? String(end) : null };
-      },
+      load: listed(all, ([name]) => name),
       none: "It logged no metric.",
       columns: [
         { name: "Metric", cell: ([name]) => name },
@@ -122,7 +119,7 @@ function factsView(run, tenant, hasParts) {
     const [model, name] = reference.split("@");
     return html`<a href="${link(["t", tenant, "models", model, "versions", name])}">${model} ${name}</a> `;
   };
-  const facts = [
+  return facts([
     ["Model", html`<a href="${link(["t", tenant, "runs"], { model: run.model_id })}">Runs of ${run.model_id}</a>`],
     ["Versions", run.versions.length > 0 && run.versions.map(version)],
     ["Started", html`<when-time datetime="${run.started_at}"></when-time> by ${run.created_by}`],
@@ -139,16 +136,7 @@ function factsView(run, tenant, hasParts) {
         html`<a href="${link(["t", tenant, "runs"], { parent: run.run_id })}">List</a>,
           <a href="${link(["t", tenant, "runs"], { parent: run.run_id, view: "parameters" })}">by parameters</a>`,
     ],
-  ].filter(([, value]) => value);
-  return html`<dl class="facts">
-    ${facts.map(
-      ([term, value]) =>
-        html`<div>
-          <dt>${term}</dt>
-          <dd>${value}</dd>
-        </div>`,
-    )}
-  </dl>`;
+  ]);
 }
 
 /** @param {string} label @param {[string, unknown][]} pairs @param {string} none */

@@ -4,7 +4,9 @@ import { ApiError, ask, at } from "../core/api.js";
 import { counted, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { curve, isCurve, matches } from "../parts/curves.js";
+import { curve, isCurve } from "../parts/curves.js";
+import { matches } from "../parts/data_table.js";
+import { field, fieldsOf } from "../parts/fields.js";
 import { lineStyle } from "../parts/line_chart.js";
 import { badge, empty, problem, refusal } from "../parts/states.js";
 
@@ -45,16 +47,7 @@ export default {
     return html`<p class="quiet"><a href="${link(["t", tenant, "runs"])}">Runs</a></p>
       <h1 tabindex="-1">Runs side by side</h1>
       <form class="line" data-action="add">
-        <label class="field"
-          ><span>Another run</span>
-          <input
-            name="run"
-            required
-            pattern="run_[0-9a-f]{16}"
-            placeholder="run_0123456789abcdef"
-            autocomplete="off"
-            spellcheck="false"
-        /></label>
+        ${field("run", "Another run", "", html`required pattern="run_[0-9a-f]{16}" placeholder="run_0123456789abcdef"`)}
         <button type="submit">Add</button>
       </form>
       ${
@@ -62,10 +55,7 @@ export default {
           ? html`<section>
                 <h2>Curves</h2>
                 <form class="line" data-action="search" role="search">
-                  <label class="field"
-                    ><span>Metrics with</span>
-                    <input name="q" type="search" value="${query.q}" autocomplete="off" spellcheck="false"
-                  /></label>
+                  ${field("q", "Metrics with", query.q, html`type="search"`)}
                   <button type="submit">Search</button>
                 </form>
                 ${charts.length ? html`<div class="grid wide">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No such metric has more than one value in any of them.")}
@@ -87,12 +77,12 @@ export default {
 
   actions: {
     add(element, { wanted }, { params: { tenant }, query }) {
-      const added = new FormData(/** @type {HTMLFormElement} */ (element)).get("run");
+      const { run: added } = fieldsOf(element);
       location.hash = link(["t", tenant, "run-comparison"], { ...query, runs: [...wanted, added].join(",") });
     },
 
     async search(element, _, { refresh }) {
-      filter({ q: String(new FormData(/** @type {HTMLFormElement} */ (element)).get("q")).trim() });
+      filter({ q: fieldsOf(element).q.trim() });
       await refresh();
     },
   },

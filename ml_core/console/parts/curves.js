@@ -41,6 +41,3 @@ export async function curve(run, metric, summary, signal) {
 
 /** Whether a metric has more than one value. @param {Summary} summary */
 export const isCurve = ({ points }) => points > 1;
-
-/** Whether a name has a text; case does not matter. @param {string} name @param {string | undefined} text */
-export const matches = (name, text = "") => name.toLowerCase().includes(text.toLowerCase());

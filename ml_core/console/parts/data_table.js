@@ -1,14 +1,16 @@
 // <data-table>: a list of the API, a page at a time, with a search where the list has one. A page calls `showList`.
 
+import { ApiError } from "../core/api.js";
 import { html, render } from "../core/html.js";
 import { empty, problem } from "./states.js";
+import { table } from "./table.js";
 
 const PAGE = 50;
 const MOST = 1000; // that the API answers at once
 const TYPED_S = 0.2;
 
 /** @typedef {ReturnType<typeof html>} Html */
-/** @typedef {{name: string, isNumber?: boolean, cell: (item: any) => Html | string | number}} Column */
+/** @typedef {import("./table.js").Column} Column */
 /**
  * @typedef {object} Source
  * @property {string} label What is listed, for screen readers.
@@ -36,8 +38,10 @@ class DataTable extends HTMLElement {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #typing;
 
-  connectedCallback() {
-    this.addEventListener("input", () => {
+  constructor() {
+    super();
+    this.addEventListener("input", ({ target }) => {
+      if (target !== this.#field) return; // a row has fields of its own
       clearTimeout(this.#typing);
       this.#typing = setTimeout(() => this.#search(), 1000 * TYPED_S);
     });
@@ -48,6 +52,15 @@ class DataTable extends HTMLElement {
     });
   }
 
+  disconnectedCallback() {
+    clearTimeout(this.#typing); // it would be kept in the address of another page
+  }
+
+  /** Where a search is typed. */
+  get #field() {
+    return /** @type {HTMLInputElement | null} */ (this.querySelector("input[type=search]"));
+  }
+
   /** Show a list, or the same list again: then as many rows as before are read. @param {Source} source */
   set source(source) {
     if (!this.#source) this.#text = source.text ?? "";
@@ -56,7 +69,7 @@ class DataTable extends HTMLElement {
   }
 
   #search() {
-    const text = this.querySelector("input")?.value.trim() ?? "";
+    const text = this.#field?.value.trim() ?? "";
     if (text === this.#text) return;
     this.#text = text;
     this.#source?.searched?.(text);
@@ -86,6 +99,8 @@ class DataTable extends HTMLElement {
       const isLeft = error instanceof DOMException && error.name === "AbortError"; // another page is on its way
       if (asked !== this.#asked || !this.isConnected || isLeft) return;
       this.#error = error;
+      // What was read stays while the platform is away.
+      if (!(error instanceof ApiError && error.mayPass)) [this.#items, this.#cursor] = [[], null];
     }
     this.#show(source);
   }
@@ -101,7 +116,8 @@ class DataTable extends HTMLElement {
           <input type="search" value="${this.#text}" autocomplete="off" spellcheck="false"
         /></label>`
       }
-      ${this.#error ? problem(this.#error) : this.#items.length ? this.#table(source) : this.#nothing(source)}`,
+      ${this.#error && problem(this.#error)}
+      ${this.#items.length ? this.#table(source) : !this.#error && this.#nothing(source)}`,
     );
   }
 
@@ -111,32 +127,14 @@ class DataTable extends HTMLElement {
   }
 
   /** @param {Source} source */
-  #table({ label, columns: given, key }) {
-    const columns = typeof given === "function" ? given(this.#items) : given;
-    const style = (column) => (column.isNumber ? "number" : "");
-    return html`<div class="scroll" role="region" tabindex="0" aria-label="${label}">
-        <table>
-          <thead>
-            <tr>
-              ${columns.map((column) => html`<th scope="col" class="${style(column)}">${column.name}</th>`)}
-            </tr>
-          </thead>
-          <tbody>
-            ${this.#items.map(
-              (item) =>
-                html`<tr data-key="${key(item)}">
-                  ${columns.map((column) => html`<td class="${style(column)}">${column.cell(item)}</td>`)}
-                </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>
-      ${
-        this.#cursor &&
-        html`<p class="pager">
-          <span>The first ${this.#items.length} are shown.</span> <button type="button" class="more">Show more</button>
-        </p>`
-      }`;
+  #table({ label, columns, key }) {
+    return html`${table(label, typeof columns === "function" ? columns(this.#items) : columns, this.#items, key)}
+    ${
+      this.#cursor &&
+      html`<p class="pager">
+        <span>The first ${this.#items.length} are shown.</span> <button type="button" class="more">Show more</button>
+      </p>`
+    }`;
   }
 }
 
@@ -153,6 +151,9 @@ export function showList(main, source, selector = "data-table") {
   Object.assign(main.querySelector(selector) ?? {}, { source });
 }
 
+/** Whether a name has a text; case does not matter. @param {string} name @param {string | undefined} text */
+export const matches = (name, text = "") => name.toLowerCase().includes(text.toLowerCase());
+
 /**
  * A list that a page has already, as a table reads it: a page at a time, those with a text in their name.
  *
@@ -161,7 +162,7 @@ export function showList(main, source, selector = "data-table") {
  */
 export function listed(items, name) {
   return async ({ limit, cursor = "0", text }) => {
-    const wanted = items.filter((item) => name(item).toLowerCase().includes(text.toLowerCase()));
+    const wanted = items.filter((item) => matches(name(item), text));
     const end = Number(cursor) + limit;
     return { items: wanted.slice(Number(cursor), end), next_cursor: end < wanted.length ? String(end) : null };
   };

@@ -177,18 +177,19 @@ function showBar(tenant) {
       <nav aria-label="Pages">
         ${session && session.tenants.length > 1 && entry([], "Your tenants", true)}
         ${
-          session?.isOperator && [
-            entry([], "Platform", true),
-            entry(["placements"], "Placements"),
-            session.may("admin") && entry(["keys"], "Platform keys"),
-          ]
+          session?.isOperator &&
+          html`<span>
+            ${entry([], "Platform", true)} ${entry(["placements"], "Placements")}
+            ${session.may("admin") && entry(["keys"], "Platform keys")}
+          </span>`
         }
         ${
-          tenant && [
-            entry(["t", tenant], tenant, true),
-            NOUNS.map((noun) => entry(["t", tenant, noun.toLowerCase()], noun)),
-            session?.may("admin") && entry(["t", tenant, "keys"], "Keys"),
-          ]
+          tenant &&
+          html`<span>
+            ${entry(["t", tenant], tenant, true)}
+            ${NOUNS.map((noun) => entry(["t", tenant, noun.toLowerCase()], noun))}
+            ${session?.may("admin") && entry(["t", tenant, "keys"], "Keys")}
+          </span>`
         }
       </nav>
       <div class="who">

@@ -75,7 +75,10 @@ def test_an_operator_places_a_tenant(viewer, shop, db, operator_key):
     operator = viewer()
     page = open_as(operator, operator_key, shop.path)
     page.get_by_text("Served by the shared cell").wait_for()
-    dialog = operator.dialog("Place…")
+    page.get_by_role("button", name="Place…").dblclick()
+    dialog = page.get_by_role("dialog")
+    operator.wait_for_rest()
+    assert page.locator("dialog").count() == 1
     said = dialog.inner_text()
     assert f"Where {shop.tenant} is served" in said
     assert f"The address stays /t/{shop.tenant}, and no request fails" in said

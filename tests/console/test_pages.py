@@ -189,6 +189,32 @@ def test_a_platform_that_is_away_comes_back(viewer, shop):
     page.get_by_role("heading", name=shop.tenant).wait_for()
 
 
+def test_a_list_stays_while_the_platform_is_away(viewer, shop):
+    """With the message above it; and a search that was typed before the list was left is in no other address."""
+    anna = viewer()
+    anna.open(f"{shop.path}/models")
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_role("link", name=PEOPLE).wait_for()
+    anna.context.set_offline(True)
+    shop.publish("1", ModelId("later"))
+    page.get_by_role("alert").get_by_text("The platform does not answer.").wait_for()
+    assert page.get_by_role("link", name=PEOPLE).is_visible()
+    anna.context.set_offline(False)
+    page.get_by_role("link", name="later").wait_for()
+    assert page.get_by_role("alert").count() == 0
+    page.get_by_label("Search models").evaluate(
+        """(field, address) => {
+            field.value = "x";
+            field.dispatchEvent(new Event("input", { bubbles: true }));
+            location.hash = address;
+        }""",
+        f"#/{shop.path}/jobs",
+    )
+    page.get_by_text("No job was submitted yet.").wait_for()
+    page.wait_for_timeout(500)
+    assert page.url.endswith("/jobs")
+
+
 def test_a_page_that_was_never_opened_waits_for_the_platform(viewer, shop):
     """Its file can't be read; the address is shown as soon as it can."""
     anna = viewer()

@@ -122,6 +122,17 @@ def rows_of(page) -> list:
     return page.get_by_role("region", name="Runs side by side").locator("tbody tr").all()
 
 
+def test_a_run_far_down_is_chosen(viewer, shop, client):
+    """The list stays as long as it was: a box that is ticked is no search."""
+    ids = [started(client, "long", loss=1.0) for _ in range(53)]
+    page = opened(viewer, shop, "runs?model=long").page
+    page.get_by_role("button", name="Show more").click()
+    page.get_by_label(f"Compare {ids[0]}").check()
+    page.wait_for_timeout(1000)
+    assert page.get_by_label(f"Compare {ids[0]}").is_checked()
+    assert page.get_by_role("region", name="Runs").locator("tbody tr").count() == 53
+
+
 def test_one_run_is_not_compared(viewer, shop, client):
     """The page says what to do."""
     run = started(client, loss=1.0)

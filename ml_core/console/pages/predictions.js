@@ -180,7 +180,7 @@ const DRIFT = [
     isNumber: true,
     cell: ({ missing_now: share }) => (share === null ? "–" : percent(share)),
   },
-  { name: "Note", style: "quiet", cell: ({ note }) => note },
+  { name: "Note", look: "quiet", cell: ({ note }) => note },
 ];
 
 /** @param {any} report */

@@ -182,7 +182,7 @@ function metricsView(metrics, baseline) {
   const columns = [
     { name: "Metric", isHead: true, cell: words },
     ...splits.map((split) => ({ name: split, isNumber: true, cell: (name) => number(metrics[split][name]) })),
-    { name: "baseline", style: "number quiet", cell: (name) => number(baseline[name]) },
+    { name: "baseline", look: "number quiet", cell: (name) => number(baseline[name]) },
   ];
   return html`${table("Metrics", columns, names, String)}
     <p class="quiet">The baseline is an answer that ignores all columns.</p>`;
@@ -195,7 +195,7 @@ function signatureView({ inputs, output }) {
     { name: "Column", isHead: true, cell: ({ name }) => name },
     { name: "Kind", cell: ({ kind }) => kind },
     { name: "Missing", cell: ({ nullable }) => (nullable ? "allowed" : "refused") },
-    { name: "Seen in training", style: "quiet", cell: ({ categories }) => some(categories) },
+    { name: "Seen in training", look: "quiet", cell: ({ categories }) => some(categories) },
   ];
   return html`${table("Input columns", columns, inputs, ({ name }) => name)}
     <p>

@@ -59,7 +59,7 @@ function foundView(compared, address) {
     { name: "Metric", isHead: true, cell: ({ name, of }) => html`${name} <span class="quiet">${of}</span>` },
     ...[first, second].map((version, index) => ({
       name: html`<a href="${address(version)}">${version}</a>`,
-      style: "value",
+      look: "value",
       cell: ({ values }) => values[index],
     })),
   ];

@@ -8,6 +8,7 @@ import { table } from "./table.js";
 const PAGE = 50;
 const MOST = 1000; // that the API answers at once
 const TYPED_S = 0.2;
+const RETRY_S = 3;
 
 /** @typedef {ReturnType<typeof html>} Html */
 /** @typedef {import("./table.js").Column} Column */
@@ -37,6 +38,8 @@ class DataTable extends HTMLElement {
   #error;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #typing;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retry;
 
   constructor() {
     super();
@@ -54,6 +57,7 @@ class DataTable extends HTMLElement {
 
   disconnectedCallback() {
     clearTimeout(this.#typing); // it would be kept in the address of another page
+    clearTimeout(this.#retry);
   }
 
   /** Where a search is typed. */
@@ -85,6 +89,7 @@ class DataTable extends HTMLElement {
    */
   async #load(items = [], cursor) {
     const source = /** @type {Source} */ (this.#source);
+    clearTimeout(this.#retry);
     const asked = ++this.#asked; // an answer that was overtaken is not shown
     try {
       do {
@@ -100,7 +105,8 @@ class DataTable extends HTMLElement {
       if (asked !== this.#asked || !this.isConnected || isLeft) return;
       this.#error = error;
       // What was read stays while the platform is away.
-      if (!(error instanceof ApiError && error.mayPass)) [this.#items, this.#cursor] = [[], null];
+      if (error instanceof ApiError && error.mayPass) this.#retry = setTimeout(() => this.#load(), 1000 * RETRY_S);
+      else [this.#items, this.#cursor] = [[], null];
     }
     this.#show(source);
   }

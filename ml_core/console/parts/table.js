@@ -9,7 +9,7 @@ import { html } from "../core/html.js";
  * @property {(item: any) => unknown} cell
  * @property {boolean} [isNumber]
  * @property {boolean} [isHead] Whether it names the row.
- * @property {string} [style]
+ * @property {string} [look] Classes of its cells.
  */
 
 /**
@@ -21,7 +21,7 @@ import { html } from "../core/html.js";
  * @param {(item: any) => string} key
  */
 export function table(label, columns, items, key) {
-  const style = (column) => column.style ?? (column.isNumber ? "number" : "");
+  const style = (column) => column.look ?? (column.isNumber ? "number" : "");
   const cell = (column, item) =>
     column.isHead
       ? html`<th scope="row">${column.cell(item)}</th>`

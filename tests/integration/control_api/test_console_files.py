@@ -55,7 +55,7 @@ def test_everything_that_a_file_names_is_there(control):
     assert not re.search(r"<script>|<style|\sstyle=|\son\w+=", page)
     named = {("index.html", each) for each in re.findall(r'(?:src|href)="(?!#)([^"]+)"', page)}
     for module in MODULES:
-        named |= {(module, each) for each in re.findall(r'(?:from|import|import\()\s*"([^"]+)"', read(module))}
+        named |= {(module, each) for each in re.findall(r'(?:\bfrom |\bimport |\bimport\()"([^"]+)"', read(module))}
     assert len(named) > len(MODULES)
     for module, address in named:
         assert not re.match(r"\w+:|//", address), f"{module}: {address}"
@@ -81,7 +81,7 @@ def test_the_first_view_is_small(page):
     while found:
         loaded.add(name := found.pop())
         if name.endswith(".js"):
-            imported = re.findall(r'^import\b(?! *\()[^"]*"([^"]+)"', read(name), re.MULTILINE)
+            imported = re.findall(r'(?:\bfrom |^import )"([^"]+)"', read(name), re.MULTILINE)
             found += {urljoin(name, each) for each in imported} - loaded
     assert {"main.js", "style.css", "core/html.js", page} < loaded
     assert sum((FOLDER / name).stat().st_size for name in loaded) < 300_000

@@ -32,7 +32,7 @@ import "./parts/when_time.js";
  * @property {Record<string, (element: HTMLElement, data: any, context: Context) => unknown>} [actions]
  *   What an element with this `data-action` does when it is clicked, changed or submitted.
  * @property {string[]} [topics] It is loaded again when these change; a tenant's page else after changes of its audit.
- * @property {number} [everyS] Seconds after which it is loaded again in any case.
+ * @property {number | ((data: any) => number | undefined)} [everyS] Seconds after which it is loaded again in any case.
  */
 
 /** @type {Record<string, () => Promise<{default: Page}>>} Address → page; each is loaded when it is first shown. */
@@ -148,7 +148,8 @@ async function keep(page, place, signal) {
   if (signal.aborted) return;
   (main.querySelector("h1") ?? main).focus({ preventScroll: true });
   scrollTo(0, 0);
-  const { topics = params.tenant ? ["audit"] : [], everyS } = page;
+  const { topics = params.tenant ? ["audit"] : [] } = page;
+  const everyS = () => (typeof page.everyS === "function" ? page.everyS(current?.data) : page.everyS);
   await follow({ tenant: params.tenant, topics, everyS, signal, refresh: update, noticed: say });
 }
 

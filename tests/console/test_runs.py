@@ -252,6 +252,11 @@ def test_a_run_that_goes_on_is_followed(viewer, shop, client):
     client.runs.fail(run, "out of memory")
     page.get_by_text("failed", exact=True).wait_for()
     page.get_by_text("out of memory").wait_for()
+    page.wait_for_timeout(2500)
+    asked_later = []
+    page.on("request", lambda request: asked_later.append(request.url))
+    page.wait_for_timeout(3000)
+    assert asked_later == [], "it has ended"
 
 
 def test_metrics_of_a_run_are_searched(viewer, shop, client):

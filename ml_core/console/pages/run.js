@@ -1,12 +1,11 @@
 // A run: what it was started with, what it measured, step after step while it goes on, and the files that it keeps.
 
 import { ask, at, controlUrl } from "../core/api.js";
-import { bytes, counted, duration, number, shown } from "../core/format.js";
+import { bytes, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { curve, isCurve } from "../parts/curves.js";
+import { chartsView, curve, drawCharts, isCurve } from "../parts/curves.js";
 import { listed, matches, showList } from "../parts/data_table.js";
-import "../parts/line_chart.js";
 import { parametersOf } from "../parts/parameters.js";
 import { badge, empty } from "../parts/states.js";
 import { facts } from "../parts/table.js";
@@ -16,7 +15,7 @@ const MOST_CHARTS = 12;
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ run }) => run,
-  everyS: 2,
+  everyS: ({ run }) => (run.finished_at ? undefined : 2),
 
   async load({ params: { tenant, run }, query, signal }) {
     const path = at("tenants", tenant, "runs", run);
@@ -62,8 +61,7 @@ export default {
       }
       <section>
         <h2>Curves</h2>
-        ${charts.length ? html`<div class="grid wide">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No metric has more than one value here.")}
-        ${all > charts.length && html`<p class="quiet">${charts.length} of ${counted(all, "chart")}. Search metrics for others.</p>`}
+        ${chartsView(charts, all, "No metric has more than one value here.")}
       </section>
       <section>
         <h2>Metrics</h2>
@@ -84,9 +82,7 @@ export default {
   },
 
   connect(main, { run, charts }, { query, refresh }) {
-    main
-      .querySelectorAll("line-chart")
-      .forEach((chart, index) => Object.assign(chart, { series: charts[index].series }));
+    drawCharts(main, charts);
     const all = Object.entries(run.metrics);
     showList(main, {
       label: "Metrics",

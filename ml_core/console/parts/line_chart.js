@@ -93,12 +93,7 @@ class LineChart extends HTMLElement {
         <ul class="legend">
           ${this.#series.map(
             ({ name }, index) =>
-              html`<li>
-                <svg class="swatch ${lineStyle(index)}" viewBox="0 0 22 8" aria-hidden="true">
-                  <path d="M1 4h20"></path>
-                </svg>
-                ${name} <b></b>
-              </li>`,
+              html`<li>${swatch(index)} ${name} <b></b></li>`,
           )}
         </ul>
         <details>
@@ -240,7 +235,11 @@ class LineChart extends HTMLElement {
 customElements.define("line-chart", LineChart);
 
 /** The class of a line: its colour, and dashes where the colours are used up. @param {number} index */
-export const lineStyle = (index) => `curve color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
+const lineStyle = (index) => `curve color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
+
+/** A piece of a line, for its name. @param {number} index */
+export const swatch = (index) =>
+  html`<svg class="swatch ${lineStyle(index)}" viewBox="0 0 22 8" aria-hidden="true"><path d="M1 4h20"></path></svg>`;
 
 /** @param {number} from @param {number} to @param {number} start @param {number} end @returns {Scale} */
 function scale(from, to, start, end) {

@@ -11,6 +11,8 @@ import { badge, empty } from "../parts/states.js";
 import { facts, table } from "../parts/table.js";
 import "../parts/traffic_charts.js";
 
+const MOST = 100; // jobs, and tenants with alerts, that the API names
+
 /** @type {import("../main.js").Page} */
 export default {
   title: () => "Platform",
@@ -37,10 +39,12 @@ export default {
       <section>
         <h2>Alerts</h2>
         ${alerts.length ? table("Alerts", ALERTS, alerts, ({ tenant_id: tenant }) => tenant) : empty("No version that is served has an alert of quality or drift.")}
+        ${alerts.length >= MOST && html`<p class="quiet">The ${MOST} tenants with the most alerts are shown.</p>`}
       </section>
       <section>
         <h2>Jobs</h2>
         ${jobs.length ? table("Jobs", JOBS, jobs, (job) => `${job.tenant_id}/${job.job_id}`) : empty("No job runs or waits.")}
+        ${jobs.length >= MOST && html`<p class="quiet">The first ${MOST} are shown; the page of each tenant has its others.</p>`}
       </section>
       <section>
         <h2>Tenants</h2>

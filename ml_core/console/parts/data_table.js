@@ -34,6 +34,7 @@ class DataTable extends HTMLElement {
   #text = "";
   #wanted = PAGE;
   #asked = 0;
+  #answered = 0;
   /** @type {unknown} */
   #error;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -51,7 +52,9 @@ class DataTable extends HTMLElement {
     this.addEventListener("click", (event) => {
       if (!(/** @type {Element} */ (event.target).closest(".more"))) return;
       this.#wanted = this.#items.length + PAGE;
-      this.#load(this.#items, this.#cursor);
+      // The cursor is of the list that is shown; while another one is on its way, that is read.
+      if (this.#asked === this.#answered) this.#load(this.#items, this.#cursor);
+      else this.#load();
     });
   }
 
@@ -99,7 +102,7 @@ class DataTable extends HTMLElement {
         items = [...items, ...page.items];
         cursor = page.next_cursor;
       } while (cursor && items.length < this.#wanted);
-      [this.#items, this.#cursor, this.#error] = [items, cursor, undefined];
+      [this.#items, this.#cursor, this.#error, this.#answered] = [items, cursor, undefined, asked];
     } catch (error) {
       const isLeft = error instanceof DOMException && error.name === "AbortError"; // another page is on its way
       if (asked !== this.#asked || !this.isConnected || isLeft) return;

@@ -32,7 +32,7 @@ import "./parts/when_time.js";
  * @property {Record<string, (element: HTMLElement, data: any, context: Context) => unknown>} [actions]
  *   What an element with this `data-action` does when it is clicked, changed or submitted.
  * @property {string[]} [topics] It is loaded again when these change; a tenant's page else after changes of its audit.
- * @property {number} [everyS] Seconds after which it is loaded again in any case.
+ * @property {number | ((data: any) => number | undefined)} [everyS] Seconds after which it is loaded again in any case.
  */
 
 /** @type {Record<string, () => Promise<{default: Page}>>} Address → page; each is loaded when it is first shown. */
@@ -151,7 +151,8 @@ async function keep(page, place, signal) {
   if (signal.aborted) return;
   (main.querySelector("h1") ?? main).focus({ preventScroll: true });
   scrollTo(0, 0);
-  const { topics = params.tenant ? ["audit"] : [], everyS } = page;
+  const { topics = params.tenant ? ["audit"] : [] } = page;
+  const everyS = () => (typeof page.everyS === "function" ? page.everyS(current?.data) : page.everyS);
   await follow({ tenant: params.tenant, topics, everyS, signal, refresh: update, noticed: say });
 }
 
@@ -180,18 +181,19 @@ function showBar(tenant) {
       <nav aria-label="Pages">
         ${session && session.tenants.length > 1 && entry([], "Your tenants", true)}
         ${
-          session?.isOperator && [
-            entry([], "Platform", true),
-            entry(["placements"], "Placements"),
-            session.may("admin") && entry(["keys"], "Platform keys"),
-          ]
+          session?.isOperator &&
+          html`<span>
+            ${entry([], "Platform", true)} ${entry(["placements"], "Placements")}
+            ${session.may("admin") && entry(["keys"], "Platform keys")}
+          </span>`
         }
         ${
-          tenant && [
-            entry(["t", tenant], tenant, true),
-            NOUNS.map((noun) => entry(["t", tenant, noun.toLowerCase()], noun)),
-            session?.may("admin") && entry(["t", tenant, "keys"], "Keys"),
-          ]
+          tenant &&
+          html`<span>
+            ${entry(["t", tenant], tenant, true)}
+            ${NOUNS.map((noun) => entry(["t", tenant, noun.toLowerCase()], noun))}
+            ${session?.may("admin") && entry(["t", tenant, "keys"], "Keys")}
+          </span>`
         }
       </nav>
       <div class="who">

@@ -92,6 +92,14 @@ def test_a_job_moves(viewer, shop):
     jobs.beat(job_id, attempt.run_id, 60.0, progress, ["Half of the trees are there."])
     page.get_by_text("37").first.wait_for()
     page.get_by_text("Half of the trees are there.").wait_for()
+    log = page.locator(".log")
+    jobs.beat(job_id, attempt.run_id, 60.0, progress, [f"Tree {n}" for n in range(200)])
+    log.get_by_text("Tree 199").wait_for()
+    assert log.evaluate("log => log.scrollTop + log.clientHeight >= log.scrollHeight - 1"), "it shows the end"
+    log.evaluate("log => { log.scrollTop = 0; }")
+    jobs.beat(job_id, attempt.run_id, 60.0, progress, ["One more."])
+    log.get_by_text("One more.").wait_for()
+    assert log.evaluate("log => log.scrollTop") == 0, "somebody reads there"
     jobs.fail(job_id, attempt.run_id, {"code": "training_failed", "message": "There is one class only."})
     page.locator("h1 .badge", has_text="failed").wait_for()
     assert is_same(page)
@@ -124,7 +132,10 @@ def test_a_page_that_is_left_and_found_again_misses_nothing(viewer, shop):
     settled(page)
     hide = "isHidden => { Object.defineProperty(document, 'hidden', { value: isHidden, configurable: true });"
     hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+    closed = []
+    page.on("requestfailed", lambda request: closed.append(request.url))
     page.evaluate(hide, True)
+    anna.wait_until(lambda: [url for url in closed if url.endswith("/events")])
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     shop.environments.promote(PEOPLE, "2")

@@ -206,6 +206,10 @@ def test_what_was_predicted_and_how_good_it_was(viewer, shop, db):
     listed.get_by_text(request).wait_for()
     assert listed.count() == 1
     assert listed.first.locator("td").nth(2).inner_text().startswith("yes")
+    page.get_by_label("since").fill("2026-01-31T10:00")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url(re.compile("since=2026-01-31T09%3A00%3A00"))  # the time is the same in another zone
+    assert page.get_by_label("since").input_value() == "2026-01-31T10:00"
     listed.first.get_by_text("Inputs").click()
     listed.first.get_by_text('"m0":').wait_for()
 

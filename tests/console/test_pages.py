@@ -87,7 +87,7 @@ def test_a_key_without_the_scope_is_told_so(viewer, shop):
     anna = viewer()
     anna.open(shop.path)
     page = anna.sign_in(shop.key("predict"))
-    page.get_by_role("heading", name="Your key may not see this").wait_for()
+    page.get_by_role("heading", name="You may not see this").wait_for()
     page.get_by_text("lacks the scope 'read'").wait_for()
     page.get_by_text("keys.create").wait_for()
 
@@ -175,9 +175,9 @@ def test_a_platform_that_is_away_comes_back(viewer, shop):
     page = anna.sign_in(shop.key("read"))
     page.get_by_text("production serves version 1").wait_for()
     anna.context.set_offline(True)
+    shop.environments.promote(PEOPLE, "2")  # a stream that is open stays so, and says it
     page.get_by_text("The platform does not answer; what is shown is older.").wait_for()
     assert "production serves version 1" in page.inner_text("main")
-    shop.environments.promote(PEOPLE, "2")
     anna.context.set_offline(False)
     page.get_by_text("production serves version 2").wait_for()
     page.get_by_text("The platform does not answer").wait_for(state="detached")
@@ -187,6 +187,32 @@ def test_a_platform_that_is_away_comes_back(viewer, shop):
     page.get_by_text("No replica is available. Try again.").wait_for()
     page.unroute("**/api/v1/**")
     page.get_by_role("heading", name=shop.tenant).wait_for()
+
+
+def test_a_list_stays_while_the_platform_is_away(viewer, shop):
+    """With the message above it; and a search that was typed before the list was left is in no other address."""
+    anna = viewer()
+    anna.open(f"{shop.path}/models")
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_role("link", name=PEOPLE).wait_for()
+    anna.context.set_offline(True)
+    shop.publish("1", ModelId("later"))
+    page.get_by_role("alert").get_by_text("The platform does not answer.").wait_for()
+    assert page.get_by_role("link", name=PEOPLE).is_visible()
+    anna.context.set_offline(False)
+    page.get_by_role("link", name="later").wait_for()
+    assert page.get_by_role("alert").count() == 0
+    page.get_by_label("Search models").evaluate(
+        """(field, address) => {
+            field.value = "x";
+            field.dispatchEvent(new Event("input", { bubbles: true }));
+            location.hash = address;
+        }""",
+        f"#/{shop.path}/jobs",
+    )
+    page.get_by_text("No job was submitted yet.").wait_for()
+    page.wait_for_timeout(500)
+    assert page.url.endswith("/jobs")
 
 
 def test_a_page_that_was_never_opened_waits_for_the_platform(viewer, shop):
@@ -260,6 +286,7 @@ def test_lists_are_searched_and_paged_by_the_api(db, viewer):
     search = page.get_by_label("Search tenants")
     search.fill("paged-")
     page.wait_for_url(re.compile(r"q=paged-"))
+    page.get_by_role("link", name="paged-49").wait_for()
     rows = page.get_by_role("region", name="Tenants").locator("tbody tr")
     page.get_by_text("The first 50 are shown.").wait_for()
     assert rows.count() == 50
@@ -272,6 +299,27 @@ def test_lists_are_searched_and_paged_by_the_api(db, viewer):
     page.get_by_role("link", name="paged-59").click()
     page.get_by_text("No environment serves a version.").wait_for()
     assert operator.page.url.endswith("#/t/paged-59")
+
+
+def test_rows_of_two_searches_are_never_mixed(db, viewer):
+    """Who asks for more while a search is on its way gets more of what is searched for."""
+    for index in range(60):
+        for start in ("first", "second"):
+            TenantRepository(db).ensure(f"{start}-{index:02}")
+    operator = viewer()
+    operator.open("?q=first-")
+    page = operator.sign_in(PlatformKeyRepository(db).create("console", [Scope.READ]))
+    rows = page.get_by_role("region", name="Tenants").locator("tbody tr")
+    page.get_by_role("link", name="first-49").wait_for()
+    held = []
+    page.route("**/v1/tenants?*name=second-*", lambda route: route.continue_() if held else held.append(route))
+    page.get_by_label("Search tenants").fill("second-")
+    operator.wait_until(lambda: held)
+    page.get_by_role("button", name="Show more").click()
+    page.get_by_role("link", name="second-59").wait_for()
+    assert rows.count() == 60
+    assert page.get_by_role("link", name="first-00").count() == 0
+    held[0].continue_()
 
 
 def test_operators_see_what_fails(db, viewer, shop):

@@ -122,6 +122,17 @@ def rows_of(page) -> list:
     return page.get_by_role("region", name="Runs side by side").locator("tbody tr").all()
 
 
+def test_a_run_far_down_is_chosen(viewer, shop, client):
+    """The list stays as long as it was: a box that is ticked is no search."""
+    ids = [started(client, "long", loss=1.0) for _ in range(53)]
+    page = opened(viewer, shop, "runs?model=long").page
+    page.get_by_role("button", name="Show more").click()
+    page.get_by_label(f"Compare {ids[0]}").check()
+    page.wait_for_timeout(1000)
+    assert page.get_by_label(f"Compare {ids[0]}").is_checked()
+    assert page.get_by_role("region", name="Runs").locator("tbody tr").count() == 53
+
+
 def test_one_run_is_not_compared(viewer, shop, client):
     """The page says what to do."""
     run = started(client, loss=1.0)
@@ -241,6 +252,11 @@ def test_a_run_that_goes_on_is_followed(viewer, shop, client):
     client.runs.fail(run, "out of memory")
     page.get_by_text("failed", exact=True).wait_for()
     page.get_by_text("out of memory").wait_for()
+    page.wait_for_timeout(2500)
+    asked_later = []
+    page.on("request", lambda request: asked_later.append(request.url))
+    page.wait_for_timeout(3000)
+    assert asked_later == [], "it has ended"
 
 
 def test_metrics_of_a_run_are_searched(viewer, shop, client):

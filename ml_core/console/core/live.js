@@ -12,10 +12,10 @@ const seen = new Map();
 /**
  * Call `refresh` when something may have changed, until the signal is aborted.
  *
- * @param {{tenant?: string, topics: string[], everyS?: number, signal: AbortSignal, refresh: () => Promise<void>,
+ * @param {{tenant?: string, topics: string[], everyS?: () => number | undefined, signal: AbortSignal, refresh: () => Promise<void>,
  *   noticed: (message: string) => void}} options
  *   tenant: whose changes; without one those of the platform; topics: refresh after changes of these; everyS: refresh
- *   after so long in any case; noticed: tells whether the platform is away ("": it is there).
+ *   after so many seconds in any case; noticed: tells whether the platform is away ("": it is there).
  */
 export async function follow({ tenant, topics, everyS, signal, refresh, noticed }) {
   const left = new AbortController();
@@ -25,7 +25,7 @@ export async function follow({ tenant, topics, everyS, signal, refresh, noticed 
   let retryS = 0;
   try {
     while (!signal.aborted) {
-      await bell.rung(retryS || everyS, isOver);
+      await bell.rung(retryS || everyS?.(), isOver);
       await visible(isOver);
       if (signal.aborted) return;
       try {

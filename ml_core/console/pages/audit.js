@@ -5,6 +5,7 @@ import { subjectOf, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
+import { field, fieldsOf } from "../parts/fields.js";
 
 const FILTERS = [
   ["action", "Action", "environment."],
@@ -21,18 +22,8 @@ export default {
   view: (_, { query }) =>
     html`<h1 tabindex="-1">Audit</h1>
       <form class="line" data-action="search" role="search">
-        ${FILTERS.map(
-          ([name, label, example]) =>
-            html`<label class="field"
-              ><span>${label}</span>
-              <input
-                name="${name}"
-                value="${query[name]}"
-                placeholder="${example}"
-                autocomplete="off"
-                spellcheck="false"
-            /></label>`,
-        )}<button type="submit">Search</button>
+        ${FILTERS.map(([name, label, example]) => field(name, label, query[name], html`placeholder="${example}"`))}
+        <button type="submit">Search</button>
       </form>
       <data-table></data-table>`,
 
@@ -61,8 +52,7 @@ export default {
 
   actions: {
     search(element, _, { params: { tenant } }) {
-      const fields = new FormData(/** @type {HTMLFormElement} */ (element));
-      location.hash = link(["t", tenant, "audit"], /** @type {Record<string, string>} */ (Object.fromEntries(fields)));
+      location.hash = link(["t", tenant, "audit"], fieldsOf(element));
     },
   },
 };

@@ -5,7 +5,9 @@ import { bytes, counted, number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
 import { listed, showList } from "../parts/data_table.js";
+import { field, fieldsOf } from "../parts/fields.js";
 import { badge, problem, refusal } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 import { changeView, valuesView } from "../parts/values.js";
 
 const FEW = 20; // columns, among which nobody searches
@@ -54,19 +56,10 @@ export default {
       </section>
       <section>
         <h2>Origin</h2>
-        <dl class="facts">
-          ${Object.entries(version.source).map(
-            ([name, value]) =>
-              html`<div>
-                <dt>${name}</dt>
-                <dd>${shown(value)}</dd>
-              </div>`,
-          )}
-          <div class="wide">
-            <dt>sha256</dt>
-            <dd><code>${version.digest}</code></dd>
-          </div>
-        </dl>
+        ${facts([
+          ...Object.entries(version.source).map(([name, value]) => [name, shown(value)]),
+          ["sha256", html`<code>${version.digest}</code>`, "wide"],
+        ])}
         <p>
           <a
             href="${controlUrl(`${at("tenants", tenant, "datasets", dataset)}/versions/${version.number}/content`)}"
@@ -112,7 +105,7 @@ export default {
 
   actions: {
     compare(element, _, { refresh }) {
-      filter(/** @type {any} */ (Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (element)))));
+      filter(fieldsOf(element));
       return refresh();
     },
   },
@@ -155,9 +148,7 @@ function driftView({ other, found }, version) {
   return html`<section>
     <h2>Drift from another version</h2>
     <form class="line" data-action="compare">
-      <label class="field"
-        ><span>Compared with version</span> <input name="with" type="number" min="1" required value="${other}"
-      /></label>
+      ${field("with", "Compared with version", other, html`type="number" min="1" required`)}
       <button type="submit">Compare</button>
     </form>
     ${found instanceof ApiError ? problem(found) : comparedView(found[0], found[1], version)}

@@ -6,6 +6,7 @@ import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog } from "../parts/dialog.js";
+import { field } from "../parts/fields.js";
 import { button } from "../parts/states.js";
 
 /** @type {import("../main.js").Page} */
@@ -45,21 +46,16 @@ export default {
   },
 
   actions: {
-    upload(_, __, { params: { tenant }, say }) {
+    upload(_, __, { params: { tenant } }) {
       let sent = 0;
       let size = 0;
       openDialog({
         content: () => ({
           title: `Upload a dataset to ${tenant}`,
           submit: "Upload",
-          body: html`<label class="field"
-              ><span>Name</span>
-              <input name="name" required pattern="[a-z][a-z0-9_\\-]*" autocomplete="off" spellcheck="false"
-            /></label>
+          body: html`${field("name", "Name", "", html`required pattern="[a-z][a-z0-9_\\-]*"`)}
             <p class="quiet">If there is a dataset of this name, the file becomes its next version.</p>
-            <label class="field"
-              ><span>CSV or Parquet file</span> <input name="file" type="file" required accept=".csv,.parquet"
-            /></label>
+            ${field("file", "CSV or Parquet file", "", html`type="file" required accept=".csv,.parquet"`)}
             ${size > 0 && progressView(sent, size)}`,
         }),
         async submit(fields, redraw, closed) {
@@ -72,8 +68,7 @@ export default {
           size = file.size;
           show(0);
           const path = `${at("tenants", tenant, "datasets", name)}/versions`;
-          const made = await upload(path, file, type, show, closed).finally(() => (size = 0));
-          say(`${made.reference} has ${number(made.row_count)} rows.`);
+          await upload(path, file, type, show, closed).finally(() => (size = 0));
           location.hash = link(["t", tenant, "datasets", name]);
         },
       });

@@ -1,19 +1,22 @@
 // A job: how far it is, what it says, what it made or why it failed; cancel it or queue it again.
 
 import { ApiError, ask, at } from "../core/api.js";
-import { duration, number } from "../core/format.js";
+import { duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
 import { jobProgress } from "../parts/job_progress.js";
 import { coreSeconds, planView } from "../parts/plan.js";
 import { badge, button, problem } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 
 const ENDED = ["succeeded", "failed", "cancelled"];
 const KEPT_CHARACTERS = 200_000;
 
 /** What was read of the log of the job that is shown. */
 let log = { job: "", position: 0, text: "" };
+/** How far a log was scrolled; whoever has scrolled back reads there. @type {WeakMap<Element, number>} */
+const ends = new WeakMap();
 /** The plan of the job that is shown. @type {{job: string, found: any}} */
 let plan = { job: "", found: null };
 
@@ -48,57 +51,7 @@ export default {
     return html`<h1 tabindex="-1">${job.kind} ${job.spec.model_id} ${badge(job.state)}</h1>
       <p class="quiet"><code>${job.job_id}</code></p>
       <p>${jobProgress(job)} ${job.waiting}</p>
-      <dl class="facts">
-        <div>
-          <dt>Model</dt>
-          <dd><a href="${link(["t", tenant, "models", job.spec.model_id])}">${job.spec.model_id}</a></dd>
-        </div>
-        <div>
-          <dt>Submitted</dt>
-          <dd><when-time datetime="${job.submitted_at}"></when-time> by ${job.submitted_by}</dd>
-        </div>
-        ${
-          job.started_at &&
-          html`<div>
-            <dt>Started</dt>
-            <dd><when-time datetime="${job.started_at}"></when-time></dd>
-          </div>`
-        }
-        ${
-          job.started_at &&
-          job.finished_at &&
-          html`<div>
-            <dt>Took</dt>
-            <dd>${duration(secondsOf(job))}</dd>
-          </div>`
-        }
-        <div>
-          <dt>Attempt</dt>
-          <dd>${job.attempt} of ${job.max_attempts}</dd>
-        </div>
-        ${
-          job.run_id &&
-          html`<div>
-            <dt>Run</dt>
-            <dd>
-              <a href="${link(["t", tenant, "runs", job.run_id])}">${job.run_id}</a>
-              ${job.attempt > 1 && html`<a href="${link(["t", tenant, "runs"], { parameter: `job="${job.job_id}"` })}">of all attempts</a>`}
-            </dd>
-          </div>`
-        }
-        <div>
-          <dt>Cores</dt>
-          <dd>${number(job.cpus)}</dd>
-        </div>
-        ${
-          job.started_at &&
-          job.state !== "queued" &&
-          html`<div>
-            <dt>Cost of the attempt</dt>
-            <dd>${coreSeconds(job.cpus * secondsOf(job))}</dd>
-          </div>`
-        }
-      </dl>
+      ${factsView(job, tenant)}
       <div class="buttons" role="group" aria-label="Job">
         ${!isOver && button({ action: "cancel", text: "Cancel…", refused: lacks, style: "danger" })}
         ${canRetry && button({ action: "retry", text: "Queue it again…", refused: lacks })}
@@ -131,7 +84,9 @@ export default {
 
   connect(main) {
     const shown = main.querySelector(".log");
-    if (shown && shown !== document.activeElement) shown.scrollTop = shown.scrollHeight;
+    if (!shown || shown === document.activeElement || shown.scrollTop < (ends.get(shown) ?? 0)) return;
+    shown.scrollTop = shown.scrollHeight;
+    ends.set(shown, shown.scrollTop);
   },
 
   actions: {
@@ -193,6 +148,23 @@ async function planOf(path, job, { params: { tenant }, session, signal }) {
   return plan.found;
 }
 
+/** @param {any} job @param {string} tenant */
+function factsView(job, tenant) {
+  const { job_id: id, run_id: run, started_at: started } = job;
+  const model = job.spec.model_id;
+  const attempts = html`<a href="${link(["t", tenant, "runs"], { parameter: `job="${id}"` })}">of all attempts</a>`;
+  return facts([
+    ["Model", html`<a href="${link(["t", tenant, "models", model])}">${model}</a>`],
+    ["Submitted", html`<when-time datetime="${job.submitted_at}"></when-time> by ${job.submitted_by}`],
+    ["Started", started && html`<when-time datetime="${started}"></when-time>`],
+    ["Took", started && job.finished_at && duration(secondsOf(job))],
+    ["Attempt", `${job.attempt} of ${job.max_attempts}`],
+    ["Run", run && html`<a href="${link(["t", tenant, "runs", run])}">${run}</a> ${job.attempt > 1 && attempts}`],
+    ["Cores", number(job.cpus)],
+    ["Cost of the attempt", started && job.state !== "queued" && coreSeconds(job.cpus * secondsOf(job))],
+  ]);
+}
+
 /** How long an attempt took, or said last that it has taken. @param {any} job */
 const secondsOf = ({ started_at: began, finished_at: ended, progress }) =>
   ended ? (Date.parse(ended) - Date.parse(began)) / 1000 : (progress.elapsed_s ?? 0);
@@ -207,22 +179,14 @@ function resultView(tenant, { result }) {
   if (!model && !rest.length) return html``;
   return html`<section>
     <h2>What it made</h2>
-    <dl class="facts">
-      ${
+    ${facts([
+      [
+        "Version",
         model &&
-        version &&
-        html`<div>
-          <dt>Version</dt>
-          <dd><a href="${link(["t", tenant, "models", model, "versions", version])}">${model} ${version}</a></dd>
-        </div>`
-      }
-      ${rest.map(
-        ([name, value]) =>
-          html`<div>
-            <dt>${name}</dt>
-            <dd>${typeof value === "number" ? number(value) : value}</dd>
-          </div>`,
-      )}
-    </dl>
+          version &&
+          html`<a href="${link(["t", tenant, "models", model, "versions", version])}">${model} ${version}</a>`,
+      ],
+      ...rest.map(([name, value]) => [name, shown(value)]),
+    ])}
   </section>`;
 }

@@ -7,6 +7,7 @@ import { link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { jobProgress } from "../parts/job_progress.js";
 import { badge } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 
 const STATES = ["queued", "starting", "running", "cancelling", "succeeded", "failed", "cancelled"];
 
@@ -19,11 +20,12 @@ export default {
   view: ({ quota, usage }, { params: { tenant }, query: { state: chosen = "", schedule } }) =>
     html`<h1 tabindex="-1">Jobs${schedule && html` of the schedule ${schedule}`}</h1>
       <p><a href="${link(["t", tenant, "training"])}">Train a model</a></p>
-      <dl class="facts">
-        ${fact("Waiting", usage.queued, quota.max_queued)} ${fact("Running", usage.running, quota.max_running)}
-        ${fact("Cores", usage.cpus, quota.max_cpus)}
-        ${fact("Core-seconds in 24 hours", Math.round(usage.cpu_seconds), quota.cpu_seconds_per_day)}
-      </dl>
+      ${facts([
+        ["Waiting", share(usage.queued, quota.max_queued)],
+        ["Running", share(usage.running, quota.max_running)],
+        ["Cores", share(usage.cpus, quota.max_cpus)],
+        ["Core-seconds in 24 hours", share(Math.round(usage.cpu_seconds), quota.cpu_seconds_per_day)],
+      ])}
       <nav class="filter" aria-label="Filter by state">
         ${["", ...STATES].map((state) => {
           const address = link(["t", tenant, "jobs"], { state, schedule });
@@ -57,9 +59,5 @@ export default {
   },
 };
 
-/** @param {string} term @param {number} used @param {number | null} most */
-const fact = (term, used, most) =>
-  html`<div>
-    <dt>${term}</dt>
-    <dd>${number(used)}${most !== null && html` <span class="quiet">of ${number(most)}</span>`}</dd>
-  </div>`;
+/** @param {number} used @param {number | null} most */
+const share = (used, most) => html`${number(used)}${most !== null && html` <span class="quiet">of ${number(most)}</span>`}`;

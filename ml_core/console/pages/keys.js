@@ -4,6 +4,7 @@ import { ask, at } from "../core/api.js";
 import { html } from "../core/html.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog } from "../parts/dialog.js";
+import { field } from "../parts/fields.js";
 import { badge, button } from "../parts/states.js";
 
 const OF_TENANT = ["predict", "read", "label", "train", "promote", "approve", "admin"];
@@ -51,10 +52,7 @@ export default {
         content: () => ({
           title: `Create a key of ${params.tenant ?? "the platform"}`,
           submit: "Create",
-          body: html`<label class="field"
-              ><span>Name: the person or program that will hold it</span>
-              <input name="name" required maxlength="100" autocomplete="off"
-            /></label>
+          body: html`${field("name", "Name: the person or program that will hold it", "", html`required maxlength="100"`)}
             <fieldset>
               <legend>Scopes</legend>
               ${scopes.map(

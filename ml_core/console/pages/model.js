@@ -7,9 +7,11 @@ import { filter, link } from "../core/router.js";
 import { comparison, comparisonView } from "../parts/comparison.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
+import { fieldsOf } from "../parts/fields.js";
 import { lineageGraph } from "../parts/lineage.js";
 import { metricDiff } from "../parts/metric_diff.js";
 import { gatesView, MOVES, openMove, servedBy, servedText } from "../parts/moves.js";
+import { replicasView } from "../parts/replicas.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
 import { timeline } from "../parts/timeline.js";
 import { versionField } from "../parts/version_choice.js";
@@ -153,12 +155,8 @@ export default {
 
 /** Keep what a form says in the address, and show that. @param {HTMLElement} form @param {() => Promise<void>} refresh */
 function arranged(form, refresh) {
-  const fields = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (form)));
-  const unchecked = [...form.querySelectorAll("[type=checkbox]")].map((box) => [
-    /** @type {any} */ (box).name,
-    undefined,
-  ]);
-  filter({ ...Object.fromEntries(unchecked), .../** @type {Record<string, string>} */ (fields) });
+  const unticked = form.dataset.action === "arrange" && { archived: undefined }; // which is no field of the form
+  filter({ ...unticked, ...fieldsOf(form) });
   return refresh();
 }
 
@@ -196,7 +194,7 @@ function environmentView(open, { moves, replicas, newest }, { session, query }) 
       ${environment} serves ${servedText(now)}.
       ${pointer && html`<span class="quiet">Generation ${pointer.generation}, moved by ${pointer.updated_by} <when-time datetime="${pointer.updated_at}"></when-time>.</span>`}
     </p>
-    ${replicasView(replicas)}
+    ${pointer?.version && replicasView(replicas)}
     <div class="buttons" role="group" aria-label="Moves of ${environment}">
       ${offered.map(([name, move]) =>
         button({
@@ -229,24 +227,6 @@ function environmentView(open, { moves, replicas, newest }, { session, query }) 
         : empty("Nothing was promoted to it yet.")
     }
   </div>`;
-}
-
-/** @param {any} replicas */
-function replicasView(replicas) {
-  if (replicas instanceof ApiError) return problem(replicas);
-  if (!replicas.length) return html``;
-  const loaded = replicas.filter((replica) => replica.state === "loaded").length;
-  const failed = replicas.filter((replica) => replica.state === "failed");
-  return html`<p class="quiet">
-      ${loaded} of ${counted(replicas.length, "replica")} ${loaded === 1 ? "has" : "have"} loaded it.
-    </p>
-    ${failed.map(
-      ({ replica_id: id, version, serves, reason }) =>
-        html`<p class="problem">
-          Replica ${id} could not load version ${version}: ${reason}
-          ${serves ? `Version ${serves} answers meanwhile.` : "Requests are refused meanwhile."}
-        </p>`,
-    )}`;
 }
 
 /** @param {any} gate */

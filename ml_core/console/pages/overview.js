@@ -6,8 +6,12 @@ import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { jobProgress } from "../parts/job_progress.js";
+import { meanwhileText } from "../parts/replicas.js";
 import { badge, empty } from "../parts/states.js";
+import { facts, table } from "../parts/table.js";
 import "../parts/traffic_charts.js";
+
+const MOST = 100; // jobs, and tenants with alerts, that the API names
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -34,11 +38,13 @@ export default {
       </section>
       <section>
         <h2>Alerts</h2>
-        ${alerts.length ? alertTable(alerts) : empty("No version that is served has an alert of quality or drift.")}
+        ${alerts.length ? table("Alerts", ALERTS, alerts, ({ tenant_id: tenant }) => tenant) : empty("No version that is served has an alert of quality or drift.")}
+        ${alerts.length >= MOST && html`<p class="quiet">The ${MOST} tenants with the most alerts are shown.</p>`}
       </section>
       <section>
         <h2>Jobs</h2>
-        ${jobs.length ? jobTable(jobs) : empty("No job runs or waits.")}
+        ${jobs.length ? table("Jobs", JOBS, jobs, (job) => `${job.tenant_id}/${job.job_id}`) : empty("No job runs or waits.")}
+        ${jobs.length >= MOST && html`<p class="quiet">The first ${MOST} are shown; the page of each tenant has its others.</p>`}
       </section>
       <section>
         <h2>Tenants</h2>
@@ -87,33 +93,18 @@ function cellView({ name, replicas }) {
 /** @param {any} replica */
 function replicaView(replica) {
   const state = replica.failed ? "failed" : replica.is_behind ? "behind" : "running";
-  const counts = [
-    ["Generation", replica.generation],
-    ["Pointers", replica.pointers],
-    ["In memory", replica.resident],
-    ["Loaded on demand", replica.deferred],
-    ["Loading", replica.loading],
-    ["Failed", replica.failed],
-  ];
   return html`<article class="replica" data-key="${replica.replica_id}">
     <h4><code>${replica.replica_id}</code> ${badge(state)}</h4>
-    <dl class="facts">
-      ${counts.map(
-        ([term, value]) =>
-          html`<div>
-            <dt>${term}</dt>
-            <dd>${value}</dd>
-          </div>`,
-      )}
-      <div>
-        <dt>Started</dt>
-        <dd><when-time datetime="${replica.started_at}"></when-time></dd>
-      </div>
-      <div>
-        <dt>Reported</dt>
-        <dd><when-time datetime="${replica.reported_at}"></when-time></dd>
-      </div>
-    </dl>
+    ${facts([
+      ["Generation", replica.generation],
+      ["Pointers", replica.pointers],
+      ["In memory", replica.resident],
+      ["Loaded on demand", replica.deferred],
+      ["Loading", replica.loading],
+      ["Failed", replica.failed],
+      ["Started", html`<when-time datetime="${replica.started_at}"></when-time>`],
+      ["Reported", html`<when-time datetime="${replica.reported_at}"></when-time>`],
+    ])}
     ${replica.pending.map(pendingView)}
   </article>`;
 }
@@ -123,62 +114,24 @@ function pendingView({ tenant_id: tenant, model_id: model, environment, version,
   const address = link(["t", tenant, "models", model], { environment });
   return html`<p class="${state === "failed" ? "problem" : "quiet"}">
     <a href="${address}">${tenant}/${model}</a> version ${version} in ${environment}: ${badge(state)} ${reason}
-    ${serves ? `Version ${serves} answers meanwhile.` : "Requests are refused meanwhile."}
+    ${meanwhileText(serves)}
   </p>`;
 }
 
-/** @param {{tenant_id: string, quality: number, drift: number}[]} alerts */
-function alertTable(alerts) {
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Alerts">
-    <table>
-      <thead>
-        <tr>
-          <th scope="col">Tenant</th>
-          <th scope="col" class="number">Quality</th>
-          <th scope="col" class="number">Drift</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${alerts.map(
-          ({ tenant_id: tenant, quality, drift }) =>
-            html`<tr data-key="alerts-${tenant}">
-              <td><a href="${link(["t", tenant])}">${tenant}</a></td>
-              <td class="number">${quality}</td>
-              <td class="number">${drift}</td>
-            </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
-}
+const ALERTS = [
+  { name: "Tenant", cell: ({ tenant_id: tenant }) => html`<a href="${link(["t", tenant])}">${tenant}</a>` },
+  { name: "Quality", isNumber: true, cell: ({ quality }) => quality },
+  { name: "Drift", isNumber: true, cell: ({ drift }) => drift },
+];
 
-/** @param {any[]} jobs */
-function jobTable(jobs) {
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Jobs">
-    <table>
-      <thead>
-        <tr>
-          <th scope="col">Job</th>
-          <th scope="col">Tenant</th>
-          <th scope="col">Kind</th>
-          <th scope="col">State</th>
-          <th scope="col">Progress</th>
-          <th scope="col">Submitted</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${jobs.map(
-          (job) =>
-            html`<tr data-key="${job.tenant_id}/${job.job_id}">
-              <td><a href="${link(["t", job.tenant_id, "jobs", job.job_id])}">${job.job_id}</a></td>
-              <td><a href="${link(["t", job.tenant_id])}">${job.tenant_id}</a></td>
-              <td>${job.kind}</td>
-              <td>${badge(job.state)}</td>
-              <td>${jobProgress(job)}</td>
-              <td><when-time datetime="${job.submitted_at}"></when-time></td>
-            </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
-}
+const JOBS = [
+  {
+    name: "Job",
+    cell: ({ tenant_id: tenant, job_id: id }) => html`<a href="${link(["t", tenant, "jobs", id])}">${id}</a>`,
+  },
+  { name: "Tenant", cell: ({ tenant_id: tenant }) => html`<a href="${link(["t", tenant])}">${tenant}</a>` },
+  { name: "Kind", cell: ({ kind }) => kind },
+  { name: "State", cell: ({ state }) => badge(state) },
+  { name: "Progress", cell: jobProgress },
+  { name: "Submitted", cell: (job) => html`<when-time datetime="${job.submitted_at}"></when-time>` },
+];

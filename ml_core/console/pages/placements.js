@@ -5,8 +5,10 @@ import { counted } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
+import { fieldsOf, textField } from "../parts/fields.js";
 import { boundsText, openPlacement, openSharedCell, servedView, wantedText } from "../parts/placement.js";
 import { badge, button } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -25,16 +27,10 @@ export default {
     html`<h1 tabindex="-1">Placements</h1>
       <section>
         <h2>Shared cell</h2>
-        <dl class="facts">
-          <div>
-            <dt>Wanted</dt>
-            <dd>${boundsText(bounds)}</dd>
-          </div>
-          <div>
-            <dt>Seen</dt>
-            <dd>${seenView(replicas.shared)}</dd>
-          </div>
-        </dl>
+        ${facts([
+          ["Wanted", boundsText(bounds)],
+          ["Seen", seenView(replicas.shared)],
+        ])}
         <div class="buttons">
           ${button({ action: "bounds", text: "Change the bounds…", refused: session.cannotOperate() })}
         </div>
@@ -43,9 +39,8 @@ export default {
         <h2>Tenants that were placed</h2>
         <p class="quiet">All others are in the shared cell.</p>
         <form class="line" data-action="find">
-          <label class="field"
-            ><span>Tenant</span> <input name="tenant" required autocomplete="off" spellcheck="false" /></label
-          ><button type="submit" ${session.cannotOperate() && html`aria-disabled="true"`}>Place…</button>
+          ${textField("tenant", "Tenant")}
+          <button type="submit" ${session.cannotOperate() && html`aria-disabled="true"`}>Place…</button>
         </form>
         ${session.cannotOperate() && html`<p class="quiet">${session.cannotOperate()}</p>`}
         <data-table></data-table>
@@ -83,8 +78,7 @@ export default {
     place: (element, _, context) => place(element.dataset.tenant ?? "", context),
     find(element, _, context) {
       if (context.session.cannotOperate()) return;
-      const fields = new FormData(/** @type {HTMLFormElement} */ (element));
-      return place(String(fields.get("tenant")).trim(), context);
+      return place(fieldsOf(element).tenant.trim(), context);
     },
   },
 };

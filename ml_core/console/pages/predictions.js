@@ -6,7 +6,9 @@ import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog } from "../parts/dialog.js";
+import { field, fieldsOf, textField } from "../parts/fields.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
+import { table } from "../parts/table.js";
 
 const FILTERS = ["version", "environment", "request_id"];
 const TIMES = ["since", "until"];
@@ -42,9 +44,9 @@ export default {
       <section>
         <h2>Rows</h2>
         <form class="line" data-action="search" role="search">
-          ${FILTERS.map((name) => field(name, "text", query[name]))}${TIMES.map((name) =>
-            field(name, "datetime-local", local(query[name])),
-          )}<button type="submit">Search</button>
+          ${FILTERS.map((name) => field(name, name.replace("_id", ""), query[name]))}
+          ${TIMES.map((name) => field(name, name, local(query[name]), html`type="datetime-local"`))}
+          <button type="submit">Search</button>
         </form>
         <p class="quiet">
           Newest first; without a time, of the last day. The log of this tenant keeps: ${policy}.
@@ -90,11 +92,10 @@ export default {
 
   actions: {
     search(element, _, { params: { tenant, model } }) {
-      const fields = Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (element)));
-      location.hash = link(
-        ["t", tenant, "models", model, "predictions"],
-        /** @type {Record<string, string>} */ (fields),
-      );
+      const fields = fieldsOf(element);
+      // In UTC, so that it is the same time for a reader in another zone.
+      const times = Object.fromEntries(TIMES.map((name) => [name, utc(fields[name])]));
+      location.hash = link(["t", tenant, "models", model, "predictions"], { ...fields, ...times });
     },
 
     label(element, _, { params: { tenant, model }, refresh, say }) {
@@ -107,7 +108,7 @@ export default {
               The version answered ${prediction}. A later label replaces an earlier one; labels decide what is measured
               of the model's quality.
             </p>
-            <label class="field"><span>The truth</span><input name="label" required autocomplete="off" /></label>`,
+            ${textField("label", "The truth")}`,
         }),
         async submit({ label }) {
           const body = { model_id: model, row: Number(row), label: alike(label, JSON.parse(prediction)) };
@@ -133,13 +134,6 @@ function local(text = "") {
   return new Date(moment.getTime() - 60_000 * moment.getTimezoneOffset()).toISOString().slice(0, 16);
 }
 
-/** @param {string} name @param {string} type @param {string | undefined} value */
-const field = (name, type, value) =>
-  html`<label class="field"
-    ><span>${name.replace("_id", "")}</span>
-    <input name="${name}" type="${type}" value="${value}" autocomplete="off" spellcheck="false"
-  /></label>`;
-
 /** A text as a value of the type of a prediction. @param {string} text @param {unknown} prediction */
 function alike(text, prediction) {
   if (typeof prediction === "number" && text.trim() && Number.isFinite(Number(text))) return Number(text);
@@ -161,43 +155,38 @@ function labelView({ label, request_id: request, row, prediction }, refused) {
   return button({ action: "label", text: "Label…", refused, data });
 }
 
+const QUALITY = [
+  { name: "Day (UTC)", cell: ({ day }) => day },
+  { name: "Version", cell: ({ version }) => version },
+  { name: "Rows", isNumber: true, cell: ({ rows }) => number(rows) },
+  { name: "Labels", isNumber: true, cell: ({ labels }) => number(labels) },
+  {
+    name: "Score",
+    cell: ({ score, low, high }) =>
+      html`${score && html`${score.metric} ${number(score.value)}`}
+      ${low !== null && html`<span class="quiet">${number(low)} to ${number(high)}</span>`}`,
+  },
+  { name: "Verdict", cell: ({ verdict }) => badge(verdict) },
+];
+
+const DRIFT = [
+  { name: "Column", isHead: true, cell: ({ name }) => name ?? html`<i>the prediction</i>` },
+  { name: "Verdict", cell: ({ verdict }) => badge(verdict) },
+  { name: "PSI", isNumber: true, cell: ({ psi }) => number(psi) },
+  { name: "by chance", isNumber: true, cell: (column) => number(column.psi_by_chance) },
+  { name: "p, adjusted", isNumber: true, cell: (column) => number(column.adjusted_p_value) },
+  {
+    name: "missing",
+    isNumber: true,
+    cell: ({ missing_now: share }) => (share === null ? "–" : percent(share)),
+  },
+  { name: "Note", look: "quiet", cell: ({ note }) => note },
+];
+
 /** @param {any} report */
 function qualityView({ verdict, days, notes }) {
   return html`<p>${badge(verdict)} ${notes.map((note) => html`${note} `)}</p>
-    ${
-      days.length
-        ? html`<div class="scroll" role="region" tabindex="0" aria-label="Quality">
-            <table>
-              <thead>
-                <tr>
-                  <th scope="col">Day (UTC)</th>
-                  <th scope="col">Version</th>
-                  <th scope="col" class="number">Rows</th>
-                  <th scope="col" class="number">Labels</th>
-                  <th scope="col">Score</th>
-                  <th scope="col">Verdict</th>
-                </tr>
-              </thead>
-              <tbody>
-                ${days.map(
-                  (day) =>
-                    html`<tr data-key="quality-${day.day}-${day.version}">
-                      <td>${day.day}</td>
-                      <td>${day.version}</td>
-                      <td class="number">${number(day.rows)}</td>
-                      <td class="number">${number(day.labels)}</td>
-                      <td>
-                        ${day.score && html`${day.score.metric} ${number(day.score.value)}`}
-                        ${day.low !== null && html`<span class="quiet">${number(day.low)} to ${number(day.high)}</span>`}
-                      </td>
-                      <td>${badge(day.verdict)}</td>
-                    </tr>`,
-                )}
-              </tbody>
-            </table>
-          </div>`
-        : empty("No row was answered in the last 7 days.")
-    }`;
+    ${days.length ? table("Quality", QUALITY, days, ({ day, version }) => `quality-${day}-${version}`) : empty("No row was answered in the last 7 days.")}`;
 }
 
 /** @param {any} report */
@@ -206,33 +195,5 @@ function driftView({ verdict, rows, sampled, columns, prediction, notes }) {
       ${badge(verdict)} ${number(sampled)} of ${number(rows)} rows of the last 7 days are compared with training.
       ${notes.map((note) => html`${note} `)}
     </p>
-    <div class="scroll" role="region" tabindex="0" aria-label="Drift">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Column</th>
-            <th scope="col">Verdict</th>
-            <th scope="col" class="number">PSI</th>
-            <th scope="col" class="number">by chance</th>
-            <th scope="col" class="number">p, adjusted</th>
-            <th scope="col" class="number">missing</th>
-            <th scope="col">Note</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${[prediction, ...columns].map(
-            (column, index) =>
-              html`<tr data-key="drift-${index}">
-                <th scope="row">${index ? column.name : html`<i>the prediction</i>`}</th>
-                <td>${badge(column.verdict)}</td>
-                <td class="number">${number(column.psi)}</td>
-                <td class="number">${number(column.psi_by_chance)}</td>
-                <td class="number">${number(column.adjusted_p_value)}</td>
-                <td class="number">${column.missing_now === null ? "–" : percent(column.missing_now)}</td>
-                <td class="quiet">${column.note}</td>
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>`;
+    ${table("Drift", DRIFT, [{ ...prediction, name: null }, ...columns], ({ name }) => `drift-${name}`)}`;
 }

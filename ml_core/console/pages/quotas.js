@@ -6,6 +6,7 @@ import { html } from "../core/html.js";
 import { numberFields, numbersOf } from "../parts/fields.js";
 import { openDialog } from "../parts/dialog.js";
 import { button } from "../parts/states.js";
+import { table } from "../parts/table.js";
 
 /**
  * @typedef {object} Kind
@@ -94,30 +95,14 @@ export default {
 /** @param {string} kind @param {any} data @param {string | null} refused */
 function quotaView(kind, { usage, ...quotas }, refused) {
   const { title, fields, none } = KINDS[kind];
-  const isUsed = kind === "jobs";
-  return html`<section>
+  const columns = [
+    { name: "Bound", isHead: true, cell: ([, label]) => label },
+    { name: "Quota", isNumber: true, cell: ([name]) => number(quotas[kind][name] ?? none) },
+    { name: "In use", isNumber: true, cell: ([name]) => name in USED && number(usage[USED[name]]) },
+  ].slice(0, kind === "jobs" ? 3 : 2);
+  return html`<section class="few">
     <h2>${title}</h2>
-    <div class="scroll narrow" role="region" tabindex="0" aria-label="${title}">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Bound</th>
-            <th scope="col" class="number">Quota</th>
-            ${isUsed && html`<th scope="col" class="number">In use</th>`}
-          </tr>
-        </thead>
-        <tbody>
-          ${Object.entries(fields).map(
-            ([name, label]) =>
-              html`<tr data-key="${kind}-${name}">
-                <th scope="row">${label}</th>
-                <td class="number">${number(quotas[kind][name] ?? none)}</td>
-                ${isUsed && html`<td class="number">${name in USED && number(usage[USED[name]])}</td>`}
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+    ${table(title, columns, Object.entries(fields), ([name]) => `${kind}-${name}`)}
     <div class="buttons">
       ${button({ action: "change", text: `Change the quota of ${title.toLowerCase()}…`, refused, data: { kind } })}
     </div>

@@ -1,21 +1,21 @@
 // A run: what it was started with, what it measured, step after step while it goes on, and the files that it keeps.
 
 import { ask, at, controlUrl } from "../core/api.js";
-import { bytes, counted, duration, number, shown } from "../core/format.js";
+import { bytes, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { curve, isCurve, matches } from "../parts/curves.js";
-import { showList } from "../parts/data_table.js";
-import "../parts/line_chart.js";
+import { chartsView, curve, drawCharts, isCurve } from "../parts/curves.js";
+import { listed, matches, showList } from "../parts/data_table.js";
 import { parametersOf } from "../parts/parameters.js";
 import { badge, empty } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 
 const MOST_CHARTS = 12;
 
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ run }) => run,
-  everyS: 2,
+  everyS: ({ run }) => (run.finished_at ? undefined : 2),
 
   async load({ params: { tenant, run }, query, signal }) {
     const path = at("tenants", tenant, "runs", run);
@@ -61,8 +61,7 @@ export default {
       }
       <section>
         <h2>Curves</h2>
-        ${charts.length ? html`<div class="grid wide">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No metric has more than one value here.")}
-        ${all > charts.length && html`<p class="quiet">${charts.length} of ${counted(all, "chart")}. Search metrics for others.</p>`}
+        ${chartsView(charts, all, "No metric has more than one value here.")}
       </section>
       <section>
         <h2>Metrics</h2>
@@ -83,9 +82,7 @@ export default {
   },
 
   connect(main, { run, charts }, { query, refresh }) {
-    main
-      .querySelectorAll("line-chart")
-      .forEach((chart, index) => Object.assign(chart, { series: charts[index].series }));
+    drawCharts(main, charts);
     const all = Object.entries(run.metrics);
     showList(main, {
       label: "Metrics",
@@ -96,11 +93,7 @@ export default {
         refresh();
       },
       key: ([name]) => name,
-      async load({ limit, cursor = "0", text }) {
-        const found = all.filter(([name]) => matches(name, text));
-        const end = Number(cursor) + limit;
-        return { items: found.slice(Number(cursor), end), next_cursor: end < found.length ? String(end) : null };
-      },
+      load: listed(all, ([name]) => name),
       none: "It logged no metric.",
       columns: [
         { name: "Metric", cell: ([name]) => name },
@@ -122,7 +115,7 @@ function factsView(run, tenant, hasParts) {
     const [model, name] = reference.split("@");
     return html`<a href="${link(["t", tenant, "models", model, "versions", name])}">${model} ${name}</a> `;
   };
-  const facts = [
+  return facts([
     ["Model", html`<a href="${link(["t", tenant, "runs"], { model: run.model_id })}">Runs of ${run.model_id}</a>`],
     ["Versions", run.versions.length > 0 && run.versions.map(version)],
     ["Started", html`<when-time datetime="${run.started_at}"></when-time> by ${run.created_by}`],
@@ -139,16 +132,7 @@ function factsView(run, tenant, hasParts) {
         html`<a href="${link(["t", tenant, "runs"], { parent: run.run_id })}">List</a>,
           <a href="${link(["t", tenant, "runs"], { parent: run.run_id, view: "parameters" })}">by parameters</a>`,
     ],
-  ].filter(([, value]) => value);
-  return html`<dl class="facts">
-    ${facts.map(
-      ([term, value]) =>
-        html`<div>
-          <dt>${term}</dt>
-          <dd>${value}</dd>
-        </div>`,
-    )}
-  </dl>`;
+  ]);
 }
 
 /** @param {string} label @param {[string, unknown][]} pairs @param {string} none */

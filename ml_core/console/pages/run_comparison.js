@@ -1,12 +1,15 @@
 // Runs side by side: their curves over each other, metrics with the best, and parameters with those that differ marked.
 
 import { ApiError, ask, at } from "../core/api.js";
-import { counted, number, shown } from "../core/format.js";
+import { number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { curve, isCurve, matches } from "../parts/curves.js";
-import { lineStyle } from "../parts/line_chart.js";
-import { badge, empty, problem, refusal } from "../parts/states.js";
+import { chartsView, curve, drawCharts, isCurve } from "../parts/curves.js";
+import { matches } from "../parts/data_table.js";
+import { field, fieldsOf } from "../parts/fields.js";
+import { swatch } from "../parts/line_chart.js";
+import { badge, problem, refusal } from "../parts/states.js";
+import { table } from "../parts/table.js";
 
 const MOST_CHARTS = 12;
 const MOST_LINES = 60; // each is a question
@@ -14,7 +17,7 @@ const MOST_LINES = 60; // each is a question
 /** @type {import("../main.js").Page} */
 export default {
   title: () => "Runs side by side",
-  everyS: 3,
+  everyS: ({ compared }) => (compared?.runs.some(({ status }) => status === "running") ? 3 : undefined),
 
   async load({ params: { tenant }, query, signal }) {
     const wanted = [...new Set((query.runs ?? "").split(",").filter(Boolean))];
@@ -45,16 +48,7 @@ export default {
     return html`<p class="quiet"><a href="${link(["t", tenant, "runs"])}">Runs</a></p>
       <h1 tabindex="-1">Runs side by side</h1>
       <form class="line" data-action="add">
-        <label class="field"
-          ><span>Another run</span>
-          <input
-            name="run"
-            required
-            pattern="run_[0-9a-f]{16}"
-            placeholder="run_0123456789abcdef"
-            autocomplete="off"
-            spellcheck="false"
-        /></label>
+        ${field("run", "Another run", "", html`required pattern="run_[0-9a-f]{16}" placeholder="run_0123456789abcdef"`)}
         <button type="submit">Add</button>
       </form>
       ${
@@ -62,14 +56,10 @@ export default {
           ? html`<section>
                 <h2>Curves</h2>
                 <form class="line" data-action="search" role="search">
-                  <label class="field"
-                    ><span>Metrics with</span>
-                    <input name="q" type="search" value="${query.q}" autocomplete="off" spellcheck="false"
-                  /></label>
+                  ${field("q", "Metrics with", query.q, html`type="search"`)}
                   <button type="submit">Search</button>
                 </form>
-                ${charts.length ? html`<div class="grid wide">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty("No such metric has more than one value in any of them.")}
-                ${all > charts.length && html`<p class="quiet">${charts.length} of ${counted(all, "chart")}. Search metrics for others.</p>`}
+                ${chartsView(charts, all, "No such metric has more than one value in any of them.")}
               </section>
               <section>
                 <h2>Values</h2>
@@ -79,20 +69,16 @@ export default {
       }`;
   },
 
-  connect(main, { charts }) {
-    main
-      .querySelectorAll("line-chart")
-      .forEach((chart, index) => Object.assign(chart, { series: charts[index].series }));
-  },
+  connect: (main, { charts }) => drawCharts(main, charts),
 
   actions: {
     add(element, { wanted }, { params: { tenant }, query }) {
-      const added = new FormData(/** @type {HTMLFormElement} */ (element)).get("run");
+      const { run: added } = fieldsOf(element);
       location.hash = link(["t", tenant, "run-comparison"], { ...query, runs: [...wanted, added].join(",") });
     },
 
     async search(element, _, { refresh }) {
-      filter({ q: String(new FormData(/** @type {HTMLFormElement} */ (element)).get("q")).trim() });
+      filter({ q: fieldsOf(element).q.trim() });
       await refresh();
     },
   },
@@ -101,40 +87,30 @@ export default {
 /** @param {any} compared @param {string} tenant @param {Record<string, string>} query */
 function valuesView({ runs, metrics, parameters, same_parameters: same, tags }, tenant, query) {
   const names = runs.map((run) => run.run_id);
-  const without = (name) => names.filter((other) => other !== name).join(",");
-  const row = (part, name, cell, mark) =>
-    html`<tr data-key="${part}/${name}">
-      <th scope="row">${name} <span class="quiet">${part}</span> ${mark}</th>
-      ${names.map((run) => html`<td class="value">${cell(run)}</td>`)}
-    </tr>`;
+  const without = (id) => names.filter((other) => other !== id).join(",");
   const differing = (part, values) =>
-    Object.entries(values).map(([name, of]) =>
-      row(part, name, (run) => (run in of ? shown(of[run]) : "–"), badge("differs")),
-    );
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Runs side by side">
-    <table>
-      <thead>
-        <tr>
-          <td></td>
-          ${runs.map(
-            ({ run_id: id, model_id: model, kind, status }, index) =>
-              html`<th scope="col" class="value">
-                <svg class="swatch ${lineStyle(index)}" viewBox="0 0 22 8" aria-hidden="true">
-                  <path d="M1 4h20"></path>
-                </svg>
-                <a href="${link(["t", tenant, "runs", id])}">${id}</a><br />${kind} ${model} ${badge(status)}<br />
-                ${names.length > 2 && html`<a href="${link(["t", tenant, "run-comparison"], { ...query, runs: without(id) })}" aria-label="Leave out ${id}">Leave out</a>`}
-              </th>`,
-          )}
-        </tr>
-      </thead>
-      <tbody>
-        ${Object.entries(metrics).map(([name, { runs: of, best_last_run: best }]) =>
-          row("metric", name, (run) => html`${number(of[run]?.last)} ${run === best && badge("best")}`, null),
-        )}
-        ${differing("parameter", parameters)}${differing("tag", tags)}
-        ${Object.entries(same).map(([name, value]) => row("parameter", name, () => shown(value), null))}
-      </tbody>
-    </table>
-  </div>`;
+    Object.entries(values).map(([name, of]) => ({
+      part,
+      name,
+      mark: badge("differs"),
+      cell: (run) => (run in of ? shown(of[run]) : "–"),
+    }));
+  const rows = [
+    ...Object.entries(metrics).map(([name, { runs: of, best_last_run: best }]) => ({
+      part: "metric",
+      name,
+      cell: (run) => html`${number(of[run]?.last)} ${run === best && badge("best")}`,
+    })),
+    ...differing("parameter", parameters),
+    ...differing("tag", tags),
+    ...Object.entries(same).map(([name, value]) => ({ part: "parameter", name, cell: () => shown(value) })),
+  ];
+  const head = ({ run_id: id, model_id: model, kind, status }, index) =>
+    html`${swatch(index)} <a href="${link(["t", tenant, "runs", id])}">${id}</a><br />${kind} ${model} ${badge(status)}<br />
+      ${names.length > 2 && html`<a href="${link(["t", tenant, "run-comparison"], { ...query, runs: without(id) })}" aria-label="Leave out ${id}">Leave out</a>`}`;
+  const columns = [
+    { name: "Value", isHead: true, cell: ({ name, part, mark }) => html`${name} <span class="quiet">${part}</span> ${mark}` },
+    ...runs.map((run, index) => ({ name: head(run, index), look: "value", cell: (row) => row.cell(run.run_id) })),
+  ];
+  return table("Runs side by side", columns, rows, ({ part, name }) => `${part}/${name}`);
 }

@@ -4,7 +4,8 @@ import { ask, at, every } from "../core/api.js";
 import { counted, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { showList } from "../parts/data_table.js";
+import { listed, showList } from "../parts/data_table.js";
+import { field, fieldsOf } from "../parts/fields.js";
 import { byName, parametersOf } from "../parts/parameters.js";
 import { keptOf } from "../parts/parallel_coordinates.js";
 import { badge, button, empty } from "../parts/states.js";
@@ -37,18 +38,18 @@ export default {
         ${(query.view ?? "") === name && html`aria-current="true"`}
         >${text}</a
       >`;
+    const asked = (name, label, example = "") => field(name, label, query[name], html`placeholder="${example}"`);
     return html`<h1 tabindex="-1">Runs</h1>
       <form class="line" data-action="search" role="search">
-        ${field("model", "Model", query)}
+        ${asked("model", "Model")}
         <label class="field"
           ><span>Status</span>
           <select name="status">
             ${["", ...STATES].map((state) => html`<option value="${state}" ${state === (query.status ?? "") && html`selected`}>${state || "any"}</option>`)}
           </select></label
         >
-        ${field("parent", "Part of run", query)} ${field("parameter", "Parameters", query, "C=0.5 and solver=lbfgs")}
-        ${field("metric", "Metrics", query, "validation/accuracy>=0.8")}
-        ${field("sort", "Sort by metric", query, "newest first")}
+        ${asked("parent", "Part of run")} ${asked("parameter", "Parameters", "C=0.5 and solver=lbfgs")}
+        ${asked("metric", "Metrics", "validation/accuracy>=0.8")} ${asked("sort", "Sort by metric", "newest first")}
         <button type="submit">Search</button>
       </form>
       <nav class="filter" aria-label="View">${view("", "List")} ${view("parameters", "Parameters and a metric")}</nav>
@@ -75,7 +76,7 @@ export default {
       const items = data.runs.filter((run) => kept.has(run.run_id));
       const count = main.querySelector("#kept");
       if (count) count.textContent = keptText(data);
-      showList(main, table(tenant, [data.metric], true, pages(items)));
+      showList(main, table(tenant, [data.metric], true, listed(items, (run) => run.run_id)));
     };
     const chosen = (ranges) => {
       data.plot.ranges = ranges;
@@ -88,11 +89,11 @@ export default {
 
   actions: {
     search(element, _, { params: { tenant }, query: { view } }) {
-      location.hash = link(["t", tenant, "runs"], { ...texts(element), view });
+      location.hash = link(["t", tenant, "runs"], { ...fieldsOf(element), view });
     },
 
     by(element, _, { params: { tenant }, query }) {
-      location.hash = link(["t", tenant, "runs"], { ...query, ...texts(element), ranges: undefined });
+      location.hash = link(["t", tenant, "runs"], { ...query, ...fieldsOf(element), ranges: undefined });
     },
 
     async clear(_, __, { refresh }) {
@@ -107,16 +108,6 @@ export default {
     },
   },
 };
-
-/** What the fields of a form say. @param {HTMLElement} form @returns {Record<string, string>} */
-const texts = (form) => /** @type {any} */ (Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (form))));
-
-/** @param {string} name @param {string} text @param {Record<string, string>} query @param {string} [example] */
-const field = (name, text, query, example) =>
-  html`<label class="field"
-    ><span>${text}</span>
-    <input name="${name}" value="${query[name]}" placeholder="${example}" autocomplete="off" spellcheck="false"
-  /></label>`;
 
 /** The filters of the address as the API takes them. @param {Record<string, string>} query */
 function filters({ model, status, parent, parameter, metric, sort }) {
@@ -136,14 +127,6 @@ function asJson(text) {
     return value ? `${name}=${JSON.stringify(value)}` : text; // which the API refuses, with what to write
   }
 }
-
-/** A list of what is here already. @param {any[]} items */
-const pages =
-  (items) =>
-  async ({ limit, cursor = "0" }) => {
-    const end = Number(cursor) + limit;
-    return { items: items.slice(Number(cursor), end), next_cursor: end < items.length ? String(end) : null };
-  };
 
 /**
  * @param {string} tenant

@@ -6,6 +6,7 @@ import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { openDialog } from "../parts/dialog.js";
 import { badge, button, empty } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 
 const SHOWN_JOBS = 10;
 
@@ -115,7 +116,7 @@ export default {
 
 /** @param {any} schedule @param {string} tenant */
 function factsView({ cron, timezone, next_at: next, last_at: last, on_drift: rule, retraining, ...schedule }, tenant) {
-  const facts = [
+  return html`${facts([
     ["At", html`<code>${cron}</code> <span class="quiet">${timezone}</span>`],
     ["Next", next ? html`<when-time exact datetime="${next}"></when-time>` : "not active"],
     ["Last", last ? html`<when-time datetime="${last}"></when-time>` : "never"],
@@ -123,16 +124,7 @@ function factsView({ cron, timezone, next_at: next, last_at: last, on_drift: rul
     ["Acts for", html`${schedule.created_by}, <when-time datetime="${schedule.created_at}"></when-time>`],
     ["Only on an alert in", rule?.environment],
     ["Retraining", retraining && html`<a href="${link(["t", tenant, "jobs", retraining.job_id])}">goes on</a>`],
-  ].filter(([, value]) => value);
-  return html`<dl class="facts">
-      ${facts.map(
-        ([term, value]) =>
-          html`<div>
-            <dt>${term}</dt>
-            <dd>${value}</dd>
-          </div>`,
-      )}
-    </dl>
+  ])}
     ${rule && html`<p class="quiet">${Object.entries(rule).map(([name, value]) => html`${words(name)} <b>${shown(value)}</b> `)}</p>`}`;
 }
 

@@ -7,6 +7,7 @@ import { link } from "../core/router.js";
 import { jobProgress } from "../parts/job_progress.js";
 import { openPlacement } from "../parts/placement.js";
 import { badge, button, empty } from "../parts/states.js";
+import { table } from "../parts/table.js";
 import "../parts/traffic_charts.js";
 
 const SHOWN = 20;
@@ -68,9 +69,13 @@ export default {
       </section>
       <section>
         <h2>Last changes</h2>
-        <ul class="rows">
-          ${changes.map(changeRow)}
-        </ul>
+        ${
+          changes.length
+            ? html`<ul class="rows">
+                ${changes.map(changeRow)}
+              </ul>`
+            : empty("Nothing was changed yet.")
+        }
       </section>`,
 
   actions: {
@@ -101,45 +106,32 @@ function alertView(tenant, { model_id: model, environment, version, quality, dri
 /** @param {string} tenant @param {any[]} pointers @param {any[]} verdicts */
 function served(tenant, pointers, verdicts) {
   const found = new Map(verdicts.map((verdict) => [`${verdict.model_id}/${verdict.environment}`, verdict]));
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Served now">
-    <table>
-      <thead>
-        <tr>
-          <th scope="col">Model</th>
-          <th scope="col">Environment</th>
-          <th scope="col">Version</th>
-          <th scope="col">Beside it</th>
-          <th scope="col">Quality</th>
-          <th scope="col">Drift</th>
-          <th scope="col">Moved</th>
-        </tr>
-      </thead>
-      <tbody>
-        ${pointers.map((pointer) => {
-          const { model_id: model, environment, version, canary, shadow } = pointer;
-          const measured = found.get(`${model}/${environment}`);
-          const verdict = (word) =>
-            word
-              ? html`<span title="${MEANINGS[word]}">${badge(word)}</span>`
-              : html`<span title="Not measured yet.">–</span>`;
-          return html`<tr data-key="${model}/${environment}">
-            <td><a href="${link(["t", tenant, "models", model])}">${model}</a></td>
-            <td>${environment}</td>
-            <td>
-              ${version ? html`<a href="${link(["t", tenant, "models", model, "versions", version])}">${version}</a>` : "nothing"}
-            </td>
-            <td>
-              ${canary && badge("canary", `canary ${canary.version}: ${canary.percent} %`)}
-              ${shadow && badge("shadow", `shadow ${shadow}`)}
-            </td>
-            <td>${verdict(measured?.quality)}</td>
-            <td>${verdict(measured?.drift)}</td>
-            <td><when-time datetime="${pointer.updated_at}"></when-time></td>
-          </tr>`;
-        })}
-      </tbody>
-    </table>
-  </div>`;
+  const page = (...names) => link(["t", tenant, "models", ...names]);
+  const verdict = ({ model_id: model, environment }, of) => {
+    const word = found.get(`${model}/${environment}`)?.[of];
+    return word
+      ? html`<span title="${MEANINGS[word]}">${badge(word)}</span>`
+      : html`<span title="Not measured yet.">–</span>`;
+  };
+  const columns = [
+    { name: "Model", cell: ({ model_id: model }) => html`<a href="${page(model)}">${model}</a>` },
+    { name: "Environment", cell: ({ environment }) => environment },
+    {
+      name: "Version",
+      cell: ({ model_id: model, version }) =>
+        version ? html`<a href="${page(model, "versions", version)}">${version}</a>` : "nothing",
+    },
+    {
+      name: "Beside it",
+      cell: ({ canary, shadow }) =>
+        html`${canary && badge("canary", `canary ${canary.version}: ${canary.percent} %`)}
+        ${shadow && badge("shadow", `shadow ${shadow}`)}`,
+    },
+    { name: "Quality", cell: (pointer) => verdict(pointer, "quality") },
+    { name: "Drift", cell: (pointer) => verdict(pointer, "drift") },
+    { name: "Moved", cell: (pointer) => html`<when-time datetime="${pointer.updated_at}"></when-time>` },
+  ];
+  return table("Served now", columns, pointers, (pointer) => `${pointer.model_id}/${pointer.environment}`);
 }
 
 /** @param {string} tenant @param {any} job */

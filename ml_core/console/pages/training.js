@@ -9,6 +9,7 @@ import { openDialog } from "../parts/dialog.js";
 import { numberField, numberOf, selectField, textField } from "../parts/fields.js";
 import { planView } from "../parts/plan.js";
 import { button, problem } from "../parts/states.js";
+import { facts } from "../parts/table.js";
 
 /** Model type → its algorithms, the default of each type first. A test compares it with the platform. */
 const ALGORITHMS = {
@@ -235,23 +236,15 @@ function openPlan(tenant, job) {
       title: `Train ${model} of ${tenant}`,
       submit: "Submit the job",
       refused: plan ? null : refusal ? "It would be refused." : "The plan is being made.",
-      body: html`<dl class="plan">
-          ${[
+      body: html`${facts(
+          [
             ["Dataset", training.dataset],
             ["Target", training.target ?? "none"],
             ["Algorithm", algorithmText(training.hyperparameters)],
-            [
-              "Then",
-              `a new version of ${model}; ${environment ? `${environment} moves to it` : "no environment moves"}`,
-            ],
-          ].map(
-            ([term, text]) =>
-              html`<div>
-                <dt>${term}</dt>
-                <dd>${text}</dd>
-              </div>`,
-          )}
-        </dl>
+            ["Then", `a new version of ${model}; ${environment ? `${environment} moves to it` : "no environment moves"}`],
+          ],
+          "plan",
+        )}
         ${refusal ? problem(refusal) : plan && planView(plan, cpus, share)}`,
     }),
     async opened(redraw) {

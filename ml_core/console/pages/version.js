@@ -1,12 +1,14 @@
 // A version: try it, how good it is, what it looks at, where it is served and in which form, where it came from.
 
-import { ApiError, ask, at, controlUrl } from "../core/api.js";
+import { ask, at, controlUrl } from "../core/api.js";
 import { bytes, counted, number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { diagnosticsOf, heldOutView, importancesView } from "../parts/held_out.js";
 import { lineageGraph } from "../parts/lineage.js";
-import { badge, empty, problem, refusal } from "../parts/states.js";
+import { replicasView } from "../parts/replicas.js";
+import { badge, empty, refusal } from "../parts/states.js";
+import { facts, table } from "../parts/table.js";
 import "../parts/try_it.js";
 
 /** @type {import("../main.js").Page} */
@@ -134,26 +136,10 @@ function servedView(served, { version, uses }, model) {
       const roles = uses.filter((use) => use.environment === environment).map(({ role }) => role);
       return html`<li data-key="served-${environment}">
         <b>${environment}</b> ${roles.map((role) => html`${badge(role)} `)}
-        ${replicas instanceof ApiError ? problem(replicas) : replicasView(replicas, version)}
+        ${replicasView(replicas, version)}
       </li>`;
     })}
   </ul>`;
-}
-
-/** @param {any[]} replicas @param {string} version */
-function replicasView(replicas, version) {
-  const failed = replicas.filter((each) => each.state === "failed" && each.version === version);
-  const loaded = replicas.filter((each) => each.state === "loaded").length;
-  return html`<span class="quiet"
-      >${replicas.length ? `${loaded} of ${counted(replicas.length, "live replica")} ${loaded === 1 ? "has" : "have"} loaded it.` : "No replica is live."}</span
-    >
-    ${failed.map(
-      ({ replica_id: id, reason, serves }) =>
-        html`<p class="problem">
-          Replica ${id} could not load it: ${reason}
-          ${serves ? `Version ${serves} answers meanwhile.` : "Requests are refused meanwhile."}
-        </p>`,
-    )}`;
 }
 
 /** Which form of the estimator answers, and why. @param {any} compilation */
@@ -162,33 +148,14 @@ function compilationView({ answers, reason, form, proof, original_cost: original
     ["original", original],
     ["compiled", compiled],
   ].filter(([, cost]) => cost);
+  const columns = [
+    { name: "Form", isHead: true, cell: ([name]) => name },
+    { name: "1 row", isNumber: true, cell: ([, cost]) => `${number(cost.row_us)} µs` },
+    { name: "64 rows", isNumber: true, cell: ([, cost]) => `${number(cost.rows_64_us)} µs` },
+    { name: "Memory", isNumber: true, cell: ([, cost]) => bytes(cost.memory_bytes) },
+  ];
   return html`<p>The <b>${answers}</b> form answers. ${reason}</p>
-    ${
-      costs.length > 0 &&
-      html`<div class="scroll" role="region" tabindex="0" aria-label="Cost of each form">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">Form</th>
-              <th scope="col" class="number">1 row</th>
-              <th scope="col" class="number">64 rows</th>
-              <th scope="col" class="number">Memory</th>
-            </tr>
-          </thead>
-          <tbody>
-            ${costs.map(
-              ([name, cost]) =>
-                html`<tr data-key="cost-${name}">
-                  <th scope="row">${name}</th>
-                  <td class="number">${number(cost.row_us)} µs</td>
-                  <td class="number">${number(cost.rows_64_us)} µs</td>
-                  <td class="number">${bytes(cost.memory_bytes)}</td>
-                </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>`
-    }
+    ${costs.length > 0 && table("Cost of each form", columns, costs, ([name]) => `cost-${name}`)}
     ${
       proof &&
       html`<p class="quiet">
@@ -212,56 +179,25 @@ function metricsView(metrics, baseline) {
   const splits = Object.keys(metrics).sort().reverse();
   const names = [...new Set(splits.flatMap((split) => Object.keys(metrics[split])))].sort();
   if (!names.length) return empty("No metric was recorded.");
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Metrics">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Metric</th>
-            ${splits.map((split) => html`<th scope="col" class="number">${split}</th>`)}
-            <th scope="col" class="number">baseline</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${names.map(
-            (name) =>
-              html`<tr data-key="${name}">
-                <th scope="row">${words(name)}</th>
-                ${splits.map((split) => html`<td class="number">${number(metrics[split][name])}</td>`)}
-                <td class="number quiet">${number(baseline[name])}</td>
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+  const columns = [
+    { name: "Metric", isHead: true, cell: words },
+    ...splits.map((split) => ({ name: split, isNumber: true, cell: (name) => number(metrics[split][name]) })),
+    { name: "baseline", look: "number quiet", cell: (name) => number(baseline[name]) },
+  ];
+  return html`${table("Metrics", columns, names, String)}
     <p class="quiet">The baseline is an answer that ignores all columns.</p>`;
 }
 
 /** @param {any} signature */
 function signatureView({ inputs, output }) {
   const classes = output.classes ?? [];
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Input columns">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Column</th>
-            <th scope="col">Kind</th>
-            <th scope="col">Missing</th>
-            <th scope="col">Seen in training</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${inputs.map(
-            (column) =>
-              html`<tr data-key="${column.name}">
-                <th scope="row">${column.name}</th>
-                <td>${column.kind}</td>
-                <td>${column.nullable ? "allowed" : "refused"}</td>
-                <td class="quiet">${some(column.categories)}</td>
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+  const columns = [
+    { name: "Column", isHead: true, cell: ({ name }) => name },
+    { name: "Kind", cell: ({ kind }) => kind },
+    { name: "Missing", cell: ({ nullable }) => (nullable ? "allowed" : "refused") },
+    { name: "Seen in training", look: "quiet", cell: ({ categories }) => some(categories) },
+  ];
+  return html`${table("Input columns", columns, inputs, ({ name }) => name)}
     <p>
       It answers
       ${classes.length ? html`with one of ${counted(classes.length, "class", "classes")}: ${some(classes.map(String))}` : html`with a ${output.kind}`}.
@@ -276,51 +212,28 @@ const some = (values) =>
 function hyperparametersView({ hyperparameters: given, effective_hyperparameters: effective }) {
   const names = [...new Set([...Object.keys(given), ...Object.keys(effective)])].sort();
   if (!names.length) return empty("None is recorded.");
+  const columns = [
+    { name: "Name", isHead: true, cell: (name) => name },
+    { name: "Given", cell: (name) => name in given && shown(given[name]) },
+    { name: "Effective", cell: (name) => name in effective && shown(effective[name]) },
+  ];
   return html`<details ${names.length <= 12 && html`open`}>
     <summary>${counted(names.length, "hyperparameter")}</summary>
-    <div class="scroll" role="region" tabindex="0" aria-label="Hyperparameters">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Name</th>
-            <th scope="col">Given</th>
-            <th scope="col">Effective</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${names.map(
-            (name) =>
-              html`<tr data-key="${name}">
-                <th scope="row">${name}</th>
-                <td>${name in given && shown(given[name])}</td>
-                <td>${name in effective && shown(effective[name])}</td>
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+    ${table("Hyperparameters", columns, names, String)}
   </details>`;
 }
 
 /** @param {any} lineage */
 function provenanceView(lineage) {
-  const facts = [
-    ["Data as the model saw it", lineage.data_digest],
-    ["Code", lineage.code_commit],
-    ["Ancestors", lineage.ancestors.length > 1 && counted(lineage.ancestors.length, "version")],
-    ["Descendants", lineage.descendants.length > 0 && counted(lineage.descendants.length, "version")],
-    ["Modules", lineage.modules.map((each) => `${each.module} ${each.version ?? ""}`).join(", ")],
-  ].filter(([, value]) => value);
+  const code = (value) => value && html`<code>${value}</code>`;
   const libraries = Object.entries(lineage.libraries);
-  return html`<dl class="facts">
-      ${facts.map(
-        ([term, value]) =>
-          html`<div>
-            <dt>${term}</dt>
-            <dd><code>${value}</code></dd>
-          </div>`,
-      )}
-    </dl>
+  return html`${facts([
+      ["Data as the model saw it", code(lineage.data_digest)],
+      ["Code", code(lineage.code_commit)],
+      ["Ancestors", lineage.ancestors.length > 1 && counted(lineage.ancestors.length, "version")],
+      ["Descendants", lineage.descendants.length > 0 && counted(lineage.descendants.length, "version")],
+      ["Modules", code(lineage.modules.map((each) => `${each.module} ${each.version ?? ""}`).join(", "))],
+    ])}
     ${
       libraries.length > 0 &&
       html`<details>
@@ -336,26 +249,11 @@ function provenanceView(lineage) {
 function artifactView({ model_id: model, version, format, size_bytes: size, digest, tags, metadata }, tenant) {
   const notes = Object.entries(metadata).filter(([name]) => name !== "card" && name !== "training");
   const address = controlUrl(`${at("tenants", tenant, "models", model, "versions", version)}/artifact`);
-  return html`<dl class="facts">
-      <div>
-        <dt>Format</dt>
-        <dd>${format}</dd>
-      </div>
-      <div>
-        <dt>Size</dt>
-        <dd>${bytes(size)}</dd>
-      </div>
-      <div class="wide">
-        <dt>sha256</dt>
-        <dd><code>${digest}</code></dd>
-      </div>
-      ${[...Object.entries(tags), ...notes].map(
-        ([name, value]) =>
-          html`<div data-key="note-${name}">
-            <dt>${name}</dt>
-            <dd>${shown(value)}</dd>
-          </div>`,
-      )}
-    </dl>
+  return html`${facts([
+      ["Format", format],
+      ["Size", bytes(size)],
+      ["sha256", html`<code>${digest}</code>`, "wide"],
+      ...[...Object.entries(tags), ...notes].map(([name, value]) => [name, shown(value)]),
+    ])}
     <p><a href="${address}" download>Download the artifact</a></p>`;
 }

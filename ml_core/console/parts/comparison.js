@@ -6,6 +6,7 @@ import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { metricDiff } from "./metric_diff.js";
 import { problem, refusal } from "./states.js";
+import { table } from "./table.js";
 import { versionField } from "./version_choice.js";
 
 /**
@@ -40,39 +41,29 @@ export function comparisonView({ first, second, found }, { params: { tenant, mod
 /** @param {any} compared @param {(version: string) => string} address */
 function foundView(compared, address) {
   const { version1: first, version2: second } = compared;
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Versions side by side">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Metric</th>
-            <th scope="col" class="number"><a href="${address(first)}">${first}</a></th>
-            <th scope="col" class="number"><a href="${address(second)}">${second}</a></th>
-          </tr>
-        </thead>
-        <tbody>
-          ${Object.entries(compared.metrics).flatMap(([split, metrics]) =>
-            Object.entries(metrics).map(
-              ([name, metric]) =>
-                html`<tr data-key="${split}/${name}">
-                  <th scope="row">${words(name)} <span class="quiet">${split}</span></th>
-                  <td class="number">${number(metric.version1)}</td>
-                  <td class="value">${metricDiff(metric, second)}</td>
-                </tr>`,
-            ),
-          )}
-          ${["hyperparameters", "libraries"].flatMap((part) =>
-            Object.entries(compared[part]).map(
-              ([name, { version1, version2 }]) =>
-                html`<tr data-key="${part}/${name}">
-                  <th scope="row">${name} <span class="quiet">${part}</span></th>
-                  <td class="value">${shown(version1 ?? "–")}</td>
-                  <td class="value">${shown(version2 ?? "–")}</td>
-                </tr>`,
-            ),
-          )}
-        </tbody>
-      </table>
-    </div>
+  const metrics = Object.entries(compared.metrics).flatMap(([split, of]) =>
+    Object.entries(of).map(([name, metric]) => ({
+      name: words(name),
+      of: split,
+      values: [number(metric.version1), metricDiff(metric, second)],
+    })),
+  );
+  const others = ["hyperparameters", "libraries"].flatMap((part) =>
+    Object.entries(compared[part]).map(([name, { version1, version2 }]) => ({
+      name,
+      of: part,
+      values: [version1, version2].map((value) => shown(value ?? "–")),
+    })),
+  );
+  const columns = [
+    { name: "Metric", isHead: true, cell: ({ name, of }) => html`${name} <span class="quiet">${of}</span>` },
+    ...[first, second].map((version, index) => ({
+      name: html`<a href="${address(version)}">${version}</a>`,
+      look: "value",
+      cell: ({ values }) => values[index],
+    })),
+  ];
+  return html`${table("Versions side by side", columns, [...metrics, ...others], ({ name, of }) => `${of}/${name}`)}
     <p class="quiet">${dataText(compared.data)} ${signatureText(compared.signature)}</p>`;
 }
 

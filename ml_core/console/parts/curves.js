@@ -1,6 +1,10 @@
-// The points of metrics of runs as lines for a chart; of a run that goes on, only what is new is asked for.
+// The points of metrics of runs as lines of charts; of a run that goes on, only what is new is asked for.
 
 import { ask } from "../core/api.js";
+import { counted } from "../core/format.js";
+import { html } from "../core/html.js";
+import "./line_chart.js";
+import { empty } from "./states.js";
 
 /** @typedef {import("./line_chart.js").Point} Point */
 /** @typedef {{points: number, last_step: number}} Summary How many points a metric has, as the API says. */
@@ -42,5 +46,13 @@ export async function curve(run, metric, summary, signal) {
 /** Whether a metric has more than one value. @param {Summary} summary */
 export const isCurve = ({ points }) => points > 1;
 
-/** Whether a name has a text; case does not matter. @param {string} name @param {string | undefined} text */
-export const matches = (name, text = "") => name.toLowerCase().includes(text.toLowerCase());
+/** @typedef {{label: string, series: import("./line_chart.js").Series[]}} Chart */
+
+/** Places for charts, which `drawCharts` fills. @param {Chart[]} charts @param {number} all How many there are. @param {string} none */
+export const chartsView = (charts, all, none) =>
+  html`${charts.length ? html`<div class="grid wide">${charts.map(({ label }) => html`<line-chart data-key="chart-${label}" label="${label}"></line-chart>`)}</div>` : empty(none)}
+  ${all > charts.length && html`<p class="quiet">${charts.length} of ${counted(all, "chart")}. Search metrics for others.</p>`}`;
+
+/** @param {HTMLElement} main @param {Chart[]} charts */
+export const drawCharts = (main, charts) =>
+  main.querySelectorAll("line-chart").forEach((chart, index) => Object.assign(chart, { series: charts[index].series }));

@@ -1,14 +1,17 @@
 // <data-table>: a list of the API, a page at a time, with a search where the list has one. A page calls `showList`.
 
+import { ApiError } from "../core/api.js";
 import { html, render } from "../core/html.js";
 import { empty, problem } from "./states.js";
+import { table } from "./table.js";
 
 const PAGE = 50;
 const MOST = 1000; // that the API answers at once
 const TYPED_S = 0.2;
+const RETRY_S = 3;
 
 /** @typedef {ReturnType<typeof html>} Html */
-/** @typedef {{name: string, isNumber?: boolean, cell: (item: any) => Html | string | number}} Column */
+/** @typedef {import("./table.js").Column} Column */
 /**
  * @typedef {object} Source
  * @property {string} label What is listed, for screen readers.
@@ -31,21 +34,38 @@ class DataTable extends HTMLElement {
   #text = "";
   #wanted = PAGE;
   #asked = 0;
+  #answered = 0;
   /** @type {unknown} */
   #error;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #typing;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retry;
 
-  connectedCallback() {
-    this.addEventListener("input", () => {
+  constructor() {
+    super();
+    this.addEventListener("input", ({ target }) => {
+      if (target !== this.#field) return; // a row has fields of its own
       clearTimeout(this.#typing);
       this.#typing = setTimeout(() => this.#search(), 1000 * TYPED_S);
     });
     this.addEventListener("click", (event) => {
       if (!(/** @type {Element} */ (event.target).closest(".more"))) return;
       this.#wanted = this.#items.length + PAGE;
-      this.#load(this.#items, this.#cursor);
+      // The cursor is of the list that is shown; while another one is on its way, that is read.
+      if (this.#asked === this.#answered) this.#load(this.#items, this.#cursor);
+      else this.#load();
     });
+  }
+
+  disconnectedCallback() {
+    clearTimeout(this.#typing); // it would be kept in the address of another page
+    clearTimeout(this.#retry);
+  }
+
+  /** Where a search is typed. */
+  get #field() {
+    return /** @type {HTMLInputElement | null} */ (this.querySelector("input[type=search]"));
   }
 
   /** Show a list, or the same list again: then as many rows as before are read. @param {Source} source */
@@ -56,7 +76,7 @@ class DataTable extends HTMLElement {
   }
 
   #search() {
-    const text = this.querySelector("input")?.value.trim() ?? "";
+    const text = this.#field?.value.trim() ?? "";
     if (text === this.#text) return;
     this.#text = text;
     this.#source?.searched?.(text);
@@ -72,6 +92,7 @@ class DataTable extends HTMLElement {
    */
   async #load(items = [], cursor) {
     const source = /** @type {Source} */ (this.#source);
+    clearTimeout(this.#retry);
     const asked = ++this.#asked; // an answer that was overtaken is not shown
     try {
       do {
@@ -81,11 +102,14 @@ class DataTable extends HTMLElement {
         items = [...items, ...page.items];
         cursor = page.next_cursor;
       } while (cursor && items.length < this.#wanted);
-      [this.#items, this.#cursor, this.#error] = [items, cursor, undefined];
+      [this.#items, this.#cursor, this.#error, this.#answered] = [items, cursor, undefined, asked];
     } catch (error) {
       const isLeft = error instanceof DOMException && error.name === "AbortError"; // another page is on its way
       if (asked !== this.#asked || !this.isConnected || isLeft) return;
       this.#error = error;
+      // What was read stays while the platform is away.
+      if (error instanceof ApiError && error.mayPass) this.#retry = setTimeout(() => this.#load(), 1000 * RETRY_S);
+      else [this.#items, this.#cursor] = [[], null];
     }
     this.#show(source);
   }
@@ -101,7 +125,8 @@ class DataTable extends HTMLElement {
           <input type="search" value="${this.#text}" autocomplete="off" spellcheck="false"
         /></label>`
       }
-      ${this.#error ? problem(this.#error) : this.#items.length ? this.#table(source) : this.#nothing(source)}`,
+      ${this.#error && problem(this.#error)}
+      ${this.#items.length ? this.#table(source) : !this.#error && this.#nothing(source)}`,
     );
   }
 
@@ -111,32 +136,14 @@ class DataTable extends HTMLElement {
   }
 
   /** @param {Source} source */
-  #table({ label, columns: given, key }) {
-    const columns = typeof given === "function" ? given(this.#items) : given;
-    const style = (column) => (column.isNumber ? "number" : "");
-    return html`<div class="scroll" role="region" tabindex="0" aria-label="${label}">
-        <table>
-          <thead>
-            <tr>
-              ${columns.map((column) => html`<th scope="col" class="${style(column)}">${column.name}</th>`)}
-            </tr>
-          </thead>
-          <tbody>
-            ${this.#items.map(
-              (item) =>
-                html`<tr data-key="${key(item)}">
-                  ${columns.map((column) => html`<td class="${style(column)}">${column.cell(item)}</td>`)}
-                </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>
-      ${
-        this.#cursor &&
-        html`<p class="pager">
-          <span>The first ${this.#items.length} are shown.</span> <button type="button" class="more">Show more</button>
-        </p>`
-      }`;
+  #table({ label, columns, key }) {
+    return html`${table(label, typeof columns === "function" ? columns(this.#items) : columns, this.#items, key)}
+    ${
+      this.#cursor &&
+      html`<p class="pager">
+        <span>The first ${this.#items.length} are shown.</span> <button type="button" class="more">Show more</button>
+      </p>`
+    }`;
   }
 }
 
@@ -153,6 +160,9 @@ export function showList(main, source, selector = "data-table") {
   Object.assign(main.querySelector(selector) ?? {}, { source });
 }
 
+/** Whether a name has a text; case does not matter. @param {string} name @param {string | undefined} text */
+export const matches = (name, text = "") => name.toLowerCase().includes(text.toLowerCase());
+
 /**
  * A list that a page has already, as a table reads it: a page at a time, those with a text in their name.
  *
@@ -161,7 +171,7 @@ export function showList(main, source, selector = "data-table") {
  */
 export function listed(items, name) {
   return async ({ limit, cursor = "0", text }) => {
-    const wanted = items.filter((item) => name(item).toLowerCase().includes(text.toLowerCase()));
+    const wanted = items.filter((item) => matches(name(item), text));
     const end = Number(cursor) + limit;
     return { items: wanted.slice(Number(cursor), end), next_cursor: end < wanted.length ? String(end) : null };
   };

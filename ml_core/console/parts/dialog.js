@@ -1,6 +1,7 @@
 // A dialog: the second step before something is changed. It names what it changes, and shows a refusal in the API's words.
 
 import { html, render } from "../core/html.js";
+import { fieldsOf } from "./fields.js";
 import { problem } from "./states.js";
 
 /** @typedef {ReturnType<typeof html>} Html */
@@ -24,6 +25,9 @@ import { problem } from "./states.js";
  * @param {(redraw: () => void) => void} [options.opened]
  */
 export function openDialog({ content, submit, changed, opened }) {
+  const { title } = content();
+  // Somebody has clicked twice.
+  if ([...document.querySelectorAll("dialog h2")].some((each) => each.textContent === title)) return;
   const dialog = document.createElement("dialog");
   dialog.setAttribute("aria-labelledby", "dialog-title");
   const closed = new AbortController();
@@ -68,8 +72,7 @@ export function openDialog({ content, submit, changed, opened }) {
   dialog.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (isBusy || content().refused) return;
-    const form = /** @type {HTMLFormElement} */ (event.target);
-    const fields = /** @type {Record<string, string>} */ (Object.fromEntries(new FormData(form)));
+    const fields = fieldsOf(/** @type {HTMLElement} */ (event.target));
     [isBusy, error] = [true, undefined];
     redraw();
     try {

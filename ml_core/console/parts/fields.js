@@ -2,17 +2,25 @@
 
 import { html } from "../core/html.js";
 
-/** @param {string} name @param {string} label @param {string | number | null} [value] */
-export const textField = (name, label, value = "") =>
+/**
+ * A field of one line.
+ *
+ * @param {string} name @param {string} label @param {string | number | null} [value]
+ * @param {ReturnType<typeof html>} [more] Further attributes.
+ */
+export const field = (name, label, value = "", more = html``) =>
   html`<label class="field"
-    ><span>${label}</span> <input name="${name}" value="${value}" required autocomplete="off" spellcheck="false"
+    ><span>${label}</span> <input name="${name}" value="${value}" ${more} autocomplete="off" spellcheck="false"
   /></label>`;
 
+/** One that has to be filled in. @param {string} name @param {string} label @param {string | number | null} [value] */
+export const textField = (name, label, value) => field(name, label, value, html`required`);
+
 /** @param {string} name @param {string} label @param {string | number | null} [value] */
-export const numberField = (name, label, value = "") =>
-  html`<label class="field"
-    ><span>${label}</span> <input name="${name}" value="${value}" inputmode="decimal" autocomplete="off"
-  /></label>`;
+export const numberField = (name, label, value) => field(name, label, value, html`inputmode="decimal"`);
+
+/** What the fields of a form say; of several with one name the last. @param {HTMLElement} form @returns {Record<string, any>} */
+export const fieldsOf = (form) => Object.fromEntries(new FormData(/** @type {HTMLFormElement} */ (form)));
 
 /** @param {string} name @param {string} label @param {unknown} options @param {boolean} [isMultiple] */
 export const selectField = (name, label, options, isMultiple = false) =>

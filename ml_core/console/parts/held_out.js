@@ -5,6 +5,7 @@ import { number, percent, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { bars } from "./bars.js";
 import { figure, padded, Plane } from "./plot.js";
+import { table } from "./table.js";
 
 const MOST_IMPORTANCES = 15;
 
@@ -155,27 +156,16 @@ function histogramView({ edges, counts }) {
 const intervalsView = (intervals) =>
   html`<div data-key="intervals">
     <h3>Intervals</h3>
-    <div class="scroll" role="region" tabindex="0" aria-label="Intervals">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col" class="number">Asked for</th>
-            <th scope="col" class="number">Held the truth</th>
-            <th scope="col" class="number">Width</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${intervals.map(
-            (each) =>
-              html`<tr data-key="interval-${each.coverage}">
-                <td class="number">${percent(each.coverage)}</td>
-                <td class="number">${percent(each.measured)}</td>
-                <td class="number">± ${number(each.half_width)}</td>
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+    ${table(
+      "Intervals",
+      [
+        { name: "Asked for", isNumber: true, cell: ({ coverage }) => percent(coverage) },
+        { name: "Held the truth", isNumber: true, cell: ({ measured }) => percent(measured) },
+        { name: "Width", isNumber: true, cell: (each) => `± ${number(each.half_width)}` },
+      ],
+      intervals,
+      ({ coverage }) => `interval-${coverage}`,
+    )}
     <p class="quiet">Measured on halves of the held-out rows, whose intervals were made of the other half.</p>
   </div>`;
 

@@ -3,6 +3,7 @@
 
 import { clock, number } from "../core/format.js";
 import { html, render } from "../core/html.js";
+import { table } from "./table.js";
 import { timeTicks, valueTicks } from "./ticks.js";
 
 /** @typedef {[number, number | null]} Point x, a step or a time in ms; y, null where there is no finite value. */
@@ -92,12 +93,7 @@ class LineChart extends HTMLElement {
         <ul class="legend">
           ${this.#series.map(
             ({ name }, index) =>
-              html`<li>
-                <svg class="swatch ${lineStyle(index)}" viewBox="0 0 22 8" aria-hidden="true">
-                  <path d="M1 4h20"></path>
-                </svg>
-                ${name} <b></b>
-              </li>`,
+              html`<li>${swatch(index)} ${name} <b></b></li>`,
           )}
         </ul>
         <details>
@@ -220,32 +216,30 @@ class LineChart extends HTMLElement {
     const rows = thinned([...all].sort((one, other) => one - other));
     const isThinned = rows.length < Math.max(all.size, ...this.#series.map(({ points }) => points.length));
     return html`${isThinned && html`<p class="quiet">${rows.length} rows, each with the nearest point of each line.</p>`}
-      <div class="scroll" role="region" tabindex="0" aria-label="${this.label}">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">${this.#unit}</th>
-              ${this.#series.map(({ name }) => html`<th scope="col" class="number">${name}</th>`)}
-            </tr>
-          </thead>
-          <tbody>
-            ${rows.map(
-              (x) =>
-                html`<tr>
-                  <th scope="row">${this.hasAttribute("time") ? clock(x) : number(x)}</th>
-                  ${this.#series.map(({ points }) => html`<td class="number">${number(nearest(points, x)?.[1])}</td>`)}
-                </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>`;
+    ${table(
+      this.label,
+      [
+        { name: this.#unit, isHead: true, cell: (x) => (this.hasAttribute("time") ? clock(x) : number(x)) },
+        ...this.#series.map(({ name, points }) => ({
+          name,
+          isNumber: true,
+          cell: (x) => number(nearest(points, x)?.[1]),
+        })),
+      ],
+      rows,
+      String,
+    )}`;
   }
 }
 
 customElements.define("line-chart", LineChart);
 
 /** The class of a line: its colour, and dashes where the colours are used up. @param {number} index */
-export const lineStyle = (index) => `curve color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
+const lineStyle = (index) => `curve color${index % COLORS} dash${Math.floor(index / COLORS) % 3}`;
+
+/** A piece of a line, for its name. @param {number} index */
+export const swatch = (index) =>
+  html`<svg class="swatch ${lineStyle(index)}" viewBox="0 0 22 8" aria-hidden="true"><path d="M1 4h20"></path></svg>`;
 
 /** @param {number} from @param {number} to @param {number} start @param {number} end @returns {Scale} */
 function scale(from, to, start, end) {

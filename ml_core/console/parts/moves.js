@@ -6,6 +6,7 @@ import { words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { openDialog, reasonField } from "./dialog.js";
 import { badge, problem } from "./states.js";
+import { facts } from "./table.js";
 import { versionField } from "./version_choice.js";
 
 /** @typedef {{environment: string, is_protected: boolean}} Policy */
@@ -221,20 +222,14 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
       body: html` ${movedMeanwhile && conflictView(movedMeanwhile)}
         ${move.choosesVersion && versionField(at("tenants", tenant, "models", model), choice.version)}
         ${move.choosesPercent && percentField(choice.percent)}
-        <dl class="plan">
-          <div>
-            <dt>Now</dt>
-            <dd>${servedText(now)}</dd>
-          </div>
-          <div>
-            <dt>Then</dt>
-            <dd>${servedText(move.after(now, choice))}</dd>
-          </div>
-          <div>
-            <dt>Generation</dt>
-            <dd>${seen?.generation ?? 0} → ${(seen?.generation ?? 0) + 1}</dd>
-          </div>
-        </dl>
+        ${facts(
+          [
+            ["Now", servedText(now)],
+            ["Then", servedText(move.after(now, choice))],
+            ["Generation", `${seen?.generation ?? 0} → ${(seen?.generation ?? 0) + 1}`],
+          ],
+          "plan",
+        )}
         ${move.gated ? gatesView(gates, lookError) : lookError && problem(lookError)}
         ${fails() && mayOverride && reasonField({ name: "override", label: "Why it is done although a gate fails (kept in the history)", isRequired: true })}
         ${reasonField({ label: "Reason (kept in the history)" })}`,

@@ -6,6 +6,7 @@ import { html } from "../core/html.js";
 import { openDialog } from "./dialog.js";
 import { numberFields, numbersOf, selectField } from "./fields.js";
 import { badge } from "./states.js";
+import { facts } from "./table.js";
 
 /** @typedef {{min_replicas: number, max_replicas: number, target_ongoing: number}} Bounds */
 /** @typedef {Bounds & {tenant_id: string, is_dedicated: boolean, cell: string}} Placement */
@@ -56,16 +57,13 @@ export function openPlacement(placement, done) {
         )}
         ${isDedicated && numberFields(FIELDS, placement)}
         ${isDedicated && html`<p class="quiet">0 replicas without load: after 15 minutes without a request the cell ends, and the next request starts it.</p>`}
-        <dl class="plan">
-          <div>
-            <dt>Now</dt>
-            <dd>${wantedText(placement)}</dd>
-          </div>
-          <div>
-            <dt>Then</dt>
-            <dd>${thenText(placement, isDedicated)}</dd>
-          </div>
-        </dl>`,
+        ${facts(
+          [
+            ["Now", wantedText(placement)],
+            ["Then", thenText(placement, isDedicated)],
+          ],
+          "plan",
+        )}`,
     }),
     changed(field, redraw) {
       if (field.name !== "cell") return;

@@ -2,6 +2,7 @@
 
 import { duration, number, words } from "../core/format.js";
 import { html } from "../core/html.js";
+import { facts } from "./table.js";
 
 const LEAST = 0.1; // what is less is not told apart
 
@@ -16,26 +17,15 @@ export function planView({ strategy, options: [chosen, ...others], missing }, cp
   const seconds = chosen.seconds ?? 0;
   const most = quota.cpu_seconds_per_day;
   return html`${missing.map((text) => html`<p class="problem" role="alert">${text}</p>`)}
-    <dl class="facts">
-      <div>
-        <dt>Strategy</dt>
-        <dd>${words(strategy)}</dd>
-      </div>
-      <div>
-        <dt>Takes about</dt>
-        <dd>${seconds < LEAST ? `less than ${LEAST} s` : duration(seconds)}</dd>
-      </div>
-      <div>
-        <dt>Costs about</dt>
-        <dd>${coreSeconds(cpus * seconds)}</dd>
-      </div>
-      <div>
-        <dt>Used in 24 hours</dt>
-        <dd>
-          ${coreSeconds(usage.cpu_seconds)} ${most !== null && html`<span class="quiet">of ${number(most)}</span>`}
-        </dd>
-      </div>
-    </dl>
+    ${facts([
+      ["Strategy", words(strategy)],
+      ["Takes about", seconds < LEAST ? `less than ${LEAST} s` : duration(seconds)],
+      ["Costs about", coreSeconds(cpus * seconds)],
+      [
+        "Used in 24 hours",
+        html`${coreSeconds(usage.cpu_seconds)} ${most !== null && html`<span class="quiet">of ${number(most)}</span>`}`,
+      ],
+    ])}
     <p class="quiet">${chosen.reason}. An estimate is right within a factor of about three.</p>
     <details>
       <summary>Alternatives</summary>

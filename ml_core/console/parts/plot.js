@@ -1,12 +1,11 @@
 // Small charts as SVG: points, lines and bars between two axes. The numbers are beside each as a table.
 
-import { number } from "../core/format.js";
 import { html } from "../core/html.js";
+import { valueTicks } from "./ticks.js";
 
 /** @typedef {ReturnType<typeof html>} Html */
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [420, 250, 58, 12, 10, 46];
-const STEPS = [1, 2, 2.5, 5, 10];
 const TICKS = 5;
 
 /** A plane of two axes, each from its least to its largest value. */
@@ -61,14 +60,14 @@ export class Plane {
   svg(label) {
     const [across, up] = this.labels;
     return html`<svg class="drawing" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${label}">
-      ${ticks(this.x).map((value) => {
+      ${ticksWithin(this.x).map(({ value, text }) => {
         const [x, y] = this.at(value, this.y[0]);
-        return html`<text class="below" x="${x}" y="${Number(y) + 16}">${number(value)}</text>`;
+        return html`<text class="below" x="${x}" y="${Number(y) + 16}">${text}</text>`;
       })}
-      ${ticks(this.y, this.isCount).map((value) => {
+      ${ticksWithin(this.y, this.isCount).map(({ value, text }) => {
         const [x, y] = this.at(this.x[0], value);
         return html`<line class="rule" x1="${x}" x2="${WIDTH - RIGHT}" y1="${y}" y2="${y}"></line>
-          <text class="beside" x="${Number(x) - 6}" y="${Number(y) + 4}">${number(value)}</text>`;
+          <text class="beside" x="${Number(x) - 6}" y="${Number(y) + 4}">${text}</text>`;
       })}
       ${this.marks}
       <text class="below" x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 8}">${across}</text>
@@ -77,19 +76,11 @@ export class Plane {
   }
 }
 
-/** Round numbers within a range. @param {[number, number]} range @param {boolean} [areWhole] */
-function ticks([low, high], areWhole = false) {
-  const raw = (high - low) / TICKS;
-  if (!(raw > 0) || !Number.isFinite(raw)) return [low];
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const round = power * /** @type {number} */ (STEPS.find((each) => each * power >= raw * 0.999));
-  const step = areWhole ? Math.ceil(round) : round;
-  const first = Math.ceil(low / step - 1e-9);
-  const count = Math.floor(high / step + 1e-9) - first + 1;
-  return Array.from({ length: Math.min(count, 2 * TICKS) }, (_, index) =>
-    Number(((first + index) * step).toPrecision(12)),
+/** The labels within a range, which does not end at one. @param {[number, number]} range @param {boolean} [areWhole] */
+const ticksWithin = ([low, high], areWhole = false) =>
+  valueTicks([low, high], TICKS, areWhole ? 1 : 0).ticks.filter(
+    ({ value }) => Math.abs(value - (low + high) / 2) <= 0.501 * (high - low),
   );
-}
 
 /** A range with some air; of equal values, one around them. @param {number[]} values @returns {[number, number]} */
 export function padded(values) {

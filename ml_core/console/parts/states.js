@@ -18,7 +18,7 @@ export const missing = (message, address) =>
 
 const HEADINGS = /** @type {Record<number, string>} */ ({
   0: "The platform is away",
-  403: "Your key may not see this",
+  403: "You may not see this",
   404: "Not found",
   503: "Not available now",
 });

@@ -62,6 +62,9 @@ _DEFAULTS = """\
     timeout http-request 5s
     # Longer than the 60 s of load balancers, so that they close idle connections first.
     timeout http-keep-alive 65s
+    # One that is replaced, as at each change of the replicas, closes a connection with its next answer: a request that
+    # is on its way to it would be lost.
+    option idle-close-on-response
     # Between two packets of a body or of an answer.
     timeout client 10s
     # Also the pause between attempts.
@@ -69,6 +72,9 @@ _DEFAULTS = """\
     timeout queue 1s
     # Predictions have no side effects, so a request that a replica did not answer can be repeated.
     retry-on conn-failure empty-response
+    # By default 3, which are used up at a replica that was killed as long as Serve has not taken it from the list. Then a
+    # kept connection is closed without an answer.
+    retries 10
     # No log line per request: replicas count requests.
     option dontlog-normal
     unique-id-format %[uuid]

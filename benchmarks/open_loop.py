@@ -23,16 +23,19 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._received = b""
         self._due = 0.0
+        self._is_asking = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self._load.free(self)
 
     def ask(self, due: float) -> None:
-        self._due = due
+        self._due, self._is_asking = due, True
         self.transport.write(self._load.request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
+        if not self._is_asking:  # the ingress takes back a connection that is not used
+            return
         self._received += data
         head, found, body = self._received.partition(b"\r\n\r\n")
         start = head.lower().find(_LENGTH)
@@ -42,12 +45,14 @@ class _Connection(asyncio.Protocol):
         self._load.statuses[status] += 1
         if status == "200":
             self._load.latencies.append(time.perf_counter() - self._due)
-        self._received = b""
+        self._received, self._is_asking = b"", False
         self._load.free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        if not self._load.is_over:
+        if self._is_asking and not self._load.is_over:
             self._load.statuses["lost"] += 1
+        elif not self._is_asking:
+            self._load.forget(self)
 
 
 class OpenLoop:
@@ -78,6 +83,11 @@ class OpenLoop:
             connection.ask(self._waiting.popleft())
         else:
             self._free.append(connection)
+
+    def forget(self, connection: _Connection) -> None:
+        """Use a connection no more that was closed while it was not used."""
+        if connection in self._free:
+            self._free.remove(connection)
 
     def run(self, rate: float, seconds: float) -> dict[str, float]:
         """Milliseconds ``p50_ms`` and ``p99_ms`` of the answers with 200, and how many these and the others are."""

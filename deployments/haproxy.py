@@ -72,8 +72,8 @@ _DEFAULTS = """\
     timeout queue 1s
     # Predictions have no side effects, so a request that a replica did not answer can be repeated.
     retry-on conn-failure empty-response
-    # By default 3, which are used up at a replica that was killed as long as Serve has not taken it from the list. Then a
-    # kept connection is closed without an answer.
+    # By default 3, which are used up at a replica that was killed as long as Serve has not taken it from the list. Then
+    # a kept connection is closed without an answer.
     retries 10
     # No log line per request: replicas count requests.
     option dontlog-normal

@@ -26,7 +26,7 @@ from ml_core.registry.platform_keys import PlatformKeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.tenants import TenantRepository
-from support.console import HOSTILE, open_as, row
+from support.console import HOSTILE, choose, open_as, row
 from support.gated import PEOPLE
 from support.tables import measures, tickets
 
@@ -365,7 +365,7 @@ def test_the_story_of_a_model(viewer_of_platform, platform, tmp_path):
     page.locator("#comparison tr", has_text="accuracy validation").first.wait_for()
     for generation, move, version in ((1, "Promote", "1"), (2, "Promote", "2"), (3, "Start canary", "1")):
         dialog = anna.dialog(f"{move}…")
-        dialog.get_by_label("Version").select_option(version)
+        choose(dialog, version)
         dialog.get_by_text("passed", exact=True).wait_for()
         dialog.get_by_role("button", name=f"{move} version {version}").click()
         page.get_by_text(f"is at generation {generation}").wait_for()

@@ -58,6 +58,7 @@ _TABLES = ("tenants", "api_keys", "models", "versions", "environments", "environ
 _SECRET = "density-benchmark-only-secret-32"
 _ZIPF = 1.1  # the exponent; traffic of web sites has 0.6 to 1.2 (Breslau et al., 1999)
 _CONNECTIONS = 8
+LOADED_WITHIN_S = 900.0
 
 
 class Model(NamedTuple):
@@ -372,8 +373,15 @@ def measure(db: DatabaseConnection, models: list[Model], options: argparse.Names
 
 
 def _wait_loaded(seen: Seen) -> None:
-    """Until a replica has loaded as much as it has room for."""
+    """Wait until a replica has loaded as much as it has room for.
+
+    Raises:
+        TimeoutError: It has not within a quarter of an hour.
+    """
+    deadline = time.monotonic() + LOADED_WITHIN_S
     while health(seen.port)["models"]["loading"]:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the replica goes on loading")
         time.sleep(0.25)
 
 

@@ -30,13 +30,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from live_platform import wait_followed
+from live_platform import wait_followed, wait_logged
 from open_loop import OpenLoop
 
 QUIET, BUSY = "quiet", "busy"
 QUIET_RATE, QUOTA, CONNECTIONS = 20, 50, 64
-WARM_UP_S, PAUSE_S = 1.5, 1.0
-"""Seconds of the load before the quiet tenant is measured, in which a burst is used up; and between two scenarios."""
+WARM_UP_S = 1.5
+"""Seconds of the load before the quiet tenant is measured, in which a burst is used up."""
 _SLEEPER = """
 import time
 import numpy as np
@@ -175,7 +175,7 @@ class Benchmark:
         with self.scenarios[name]() as found:
             time.sleep(WARM_UP_S)
             measured = quiet.run(QUIET_RATE, self._seconds)
-        time.sleep(PAUSE_S)
+        wait_logged(self._url)
         return {figure: measured[figure] for figure in ("p50_ms", "p99_ms", "failed")} | found
 
     @contextmanager

@@ -7,13 +7,14 @@ import shutil
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import OK, HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,22 @@ def wait_followed(db: DatabaseConnection) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the replicas are behind: {seen}")
         time.sleep(0.02)
+
+
+def wait_logged(url: str) -> None:
+    """Wait until the replicas have written their prediction logs, which after a load take processor time for a while.
+
+    Raises:
+        TimeoutError: They have not within a minute.
+    """
+    health, deadline, empty = urljoin(url, "/healthz"), time.monotonic() + 60, 0
+    while empty < 8:  # answers in a row; each is of one of the replicas
+        if time.monotonic() > deadline:
+            raise TimeoutError("the prediction log is not written")
+        with urllib.request.urlopen(health, timeout=10) as answer:
+            queued = json.load(answer)["prediction_log"]["queued"]
+        empty = 0 if queued else empty + 1
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -34,10 +34,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urljoin
 
 import psutil
-from live_platform import wait_followed
+from live_platform import wait_followed, wait_logged
 from open_loop import OpenLoop
 from peers import peer_python
 from serving_peers import REQUIREMENTS, request_of
@@ -279,22 +278,6 @@ def at_half_load(
             printed = "  ".join(f"{figure} {value:.2f}" for figure, value in figures.items())
             print(f"{model:20} half load  {name:8} {printed}", flush=True)
     return found
-
-
-def wait_logged(url: str) -> None:
-    """Wait until the replicas have written their prediction logs, which after a load take processor time for a while.
-
-    Raises:
-        TimeoutError: They have not within a minute.
-    """
-    health, deadline, empty = urljoin(url, "/healthz"), time.monotonic() + 60, 0
-    while empty < 8:  # answers in a row; each is of one of the replicas
-        if time.monotonic() > deadline:
-            raise TimeoutError("the prediction log is not written")
-        with urllib.request.urlopen(health, timeout=10) as answer:
-            queued = json.load(answer)["prediction_log"]["queued"]
-        empty = 0 if queued else empty + 1
-        time.sleep(0.05)
 
 
 def many_rows(own: dict[str, Any], models: list[str]) -> dict[str, dict[str, float]]:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ml_core.cli.console import answer, note, print_page, printed_as_json, say
-from ml_core.cli.options import CursorOption, LimitOption, TenantOption
+from ml_core.cli.options import CursorOption, LimitOption, TenantOption, require_one_owner
 from ml_core.cli.target import platform, tenant_name
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import InvalidRequestError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.keys import CreatedKey
@@ -46,7 +45,7 @@ def create(
     ] = None,
 ) -> None:
     """Create a key, or one for each of several tenants. It is shown only once: only a salted hash is stored."""
-    _require_one_owner(tenant, of_platform=of_platform)
+    require_one_owner(tenant, of_platform=of_platform)
     if of_platform:
         with platform(of_tenant=False) as client:
             _print_made([(None, client.platform_keys.create(scope or [], name=name))], is_one=True)
@@ -89,7 +88,7 @@ def list_(
     cursor: CursorOption = None,
 ) -> None:
     """List the keys of a tenant or of the platform, without their secrets."""
-    _require_one_owner(tenant, of_platform=of_platform)
+    require_one_owner(tenant, of_platform=of_platform)
     with platform(tenant, of_tenant=not of_platform) as client:
         found = client.platform_keys.list() if of_platform else client.keys.list()
         page = found.page(limit=limit, cursor=cursor)
@@ -106,20 +105,8 @@ def revoke(
     of_platform: PlatformOption = False,
 ) -> None:
     """Revoke a key: it stops working within about a second."""
-    _require_one_owner(tenant, of_platform=of_platform)
+    require_one_owner(tenant, of_platform=of_platform)
     with platform(tenant, of_tenant=not of_platform) as client:
         revoked = client.platform_keys.revoke(key_id) if of_platform else client.keys.revoke(key_id)
         owner = "the platform" if of_platform else client.tenant_id
     answer(revoked, f"Revoked {revoked.key_id} of {owner}.")
-
-
-def _require_one_owner(tenant: object, *, of_platform: bool) -> None:
-    """Refuse a tenant beside ``--platform``.
-
-    Raises:
-        InvalidRequestError: There is one.
-    """
-    if tenant and of_platform:
-        raise InvalidRequestError(
-            "A key of the platform has no tenant.", remedy="Give either --tenant or --platform.", field="--platform"
-        )

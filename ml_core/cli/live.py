@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml_core.cli.console import print_page, print_rows, printed_as_json, say
-from ml_core.cli.options import CursorOption, LimitOption, TenantOption
+from ml_core.cli.options import CursorOption, LimitOption, TenantOption, require_one_owner
 from ml_core.cli.target import platform
-from ml_core.exceptions import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +28,7 @@ def traffic(tenant: TenantOption = None, of_platform: PlatformOption = False) ->
     Of a tenant they are counted from its prediction log, which has no refusals and no errors. Of the platform they are
     shown by cell, as the replicas report them.
     """
-    _require_one(tenant, of_platform=of_platform)
+    require_one_owner(tenant, of_platform=of_platform)
     with platform(tenant, of_tenant=not of_platform) as client:
         found: Any = client.platform.traffic() if of_platform else client.predictions.traffic()
     if printed_as_json(found):
@@ -54,7 +53,7 @@ def alerts(
 
     The platform measures each version that is served about once an hour.
     """
-    _require_one(tenant, of_platform=of_platform)
+    require_one_owner(tenant, of_platform=of_platform)
     empty = "No version that is served has an alert."
     with platform(tenant, of_tenant=not of_platform) as client:
         if not of_platform:
@@ -68,15 +67,3 @@ def alerts(
 
 def _print_points(points: Sequence[TrafficPoint]) -> None:
     print_rows([dict(each) for each in points[-_SHOWN:]], _COLUMNS, empty="Nothing was logged in the last 15 minutes.")
-
-
-def _require_one(tenant: object, *, of_platform: bool) -> None:
-    """Refuse a tenant beside ``--platform``.
-
-    Raises:
-        InvalidRequestError: There is one.
-    """
-    if tenant and of_platform:
-        raise InvalidRequestError(
-            "The platform has no tenant.", remedy="Give either --tenant or --platform.", field="--platform"
-        )

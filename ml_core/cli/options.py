@@ -94,3 +94,15 @@ def seconds_of(text: str, option: str) -> float:
 def utc(moment: datetime | None) -> datetime | None:
     """A moment that an option gave, which is in UTC."""
     return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+def require_one_owner(tenant: object, *, of_platform: bool) -> None:
+    """Refuse a tenant beside ``--platform``.
+
+    Raises:
+        InvalidRequestError: There is one.
+    """
+    if tenant and of_platform:
+        raise InvalidRequestError(
+            "What is of the platform has no tenant.", remedy="Give either --tenant or --platform.", field="--platform"
+        )

@@ -42,6 +42,7 @@ from ml_core.jobs.schedules import UNAVAILABLE, act, key_of, submitted
 from ml_core.jobs.submission import Jobs
 from ml_core.monitoring import Quality
 from ml_core.monitoring.collecting import collect_labels
+from ml_core.monitoring.turns import take_turns
 from ml_core.registry.predictions.live import Window
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.promotion.pointers import Pointer
@@ -51,8 +52,6 @@ from ml_core.registry.versions.repository import VersionRepository
 
 _log = logging.getLogger(__name__)
 
-_TURN_S: Final = 30.0
-"""A look at a canary counts labels of the prediction log, which takes seconds where a day has a million rows."""
 _MOST_DRIFTED: Final = 3
 _OF_A_TENANT: Final = 3
 """Canaries of one tenant that a turn looks at."""
@@ -71,13 +70,7 @@ class Retrainer:
 
     def run(self, stopped: threading.Event) -> None:
         """Take turns until the event is set. An error ends a turn."""
-        while not stopped.wait(_TURN_S):
-            try:
-                self.turn()
-            except MLFrameworkError as error:
-                _log.warning("Retraining waits: %s", error)
-            except Exception:  # noqa: BLE001 - the schedules of all tenants wait for the next turn
-                _log.exception("A turn of the retrainer failed.")
+        take_turns(self.turn, stopped, "Retraining waits")
 
     def turn(self) -> None:
         """Look at the schedules that are due, then go on with the retrainings.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from typing import Final
 
 from ml_core.database.connection import DatabaseConnection
@@ -16,12 +17,12 @@ from ml_core.database.errors import is_timeout
 from ml_core.domain.quality import Verdict
 from ml_core.exceptions import MLFrameworkError, ModelNotFoundError, RegistryUnavailableError, TenantNotFoundError
 from ml_core.monitoring.quality import Quality
+from ml_core.monitoring.turns import take_turns
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.verdicts import Unmeasured, VerdictRepository, unmeasured
 
 _log = logging.getLogger(__name__)
 
-_TURN_S: Final = 30.0
 _AT_ONCE: Final = 100
 # Of the time, so that neither the control loop nor the database is kept from other work. A report takes tens of
 # milliseconds where little was answered: 20,000 environments are measured in about three hours.
@@ -40,13 +41,7 @@ class Watch:
 
     def run(self, stopped: threading.Event) -> None:
         """Take turns until the event is set. An error ends a turn."""
-        while not stopped.wait(_TURN_S):
-            try:
-                self.turn(stopped)
-            except MLFrameworkError as error:
-                _log.warning("Live versions are not measured: %s", error)
-            except Exception:  # noqa: BLE001 - the versions of all tenants wait for the next turn
-                _log.exception("A turn of the watch failed.")
+        take_turns(partial(self.turn, stopped), stopped, "Live versions are not measured")
 
     def turn(self, stopped: threading.Event) -> None:
         """Measure what was not measured for an hour, up to a hundred, with pauses.

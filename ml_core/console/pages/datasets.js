@@ -1,10 +1,11 @@
 // The datasets of a tenant; a file becomes another, or the next version of one.
 
-import { ask, at, upload } from "../core/api.js";
+import { at, upload } from "../core/api.js";
 import { bytes, number, percent } from "../core/format.js";
 import { html } from "../core/html.js";
-import { filter, link } from "../core/router.js";
+import { link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
+import { datasetsOf } from "../parts/dataset_list.js";
 import { openDialog } from "../parts/dialog.js";
 import { field } from "../parts/fields.js";
 import { button } from "../parts/states.js";
@@ -23,13 +24,7 @@ export default {
 
   connect(main, _, { params: { tenant }, query, signal }) {
     showList(main, {
-      label: "Datasets",
-      search: "Search datasets",
-      text: query.q,
-      searched: (text) => filter({ q: text }),
-      key: (dataset) => dataset.dataset_id,
-      load: ({ text, ...of }) =>
-        ask("GET", at("tenants", tenant, "datasets"), { query: { ...of, name: text }, signal }),
+      ...datasetsOf(tenant, query.q, signal),
       none: "There is no dataset. Upload a file, or train on one from the command line.",
       columns: [
         {

@@ -3,8 +3,9 @@
 import { ask, at } from "../core/api.js";
 import { bytes, number, words } from "../core/format.js";
 import { html } from "../core/html.js";
-import { filter, link } from "../core/router.js";
+import { link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
+import { datasetsOf } from "../parts/dataset_list.js";
 import { openDialog } from "../parts/dialog.js";
 import { numberField, numberOf, selectField, textField } from "../parts/fields.js";
 import { planView } from "../parts/plan.js";
@@ -68,13 +69,7 @@ export default {
   connect(main, { table }, { params: { tenant }, query, signal }) {
     if (table) return;
     showList(main, {
-      label: "Datasets",
-      search: "Search datasets",
-      text: query.q,
-      searched: (text) => filter({ q: text }),
-      key: (dataset) => dataset.dataset_id,
-      load: ({ text, ...of }) =>
-        ask("GET", at("tenants", tenant, "datasets"), { query: { ...of, name: text }, signal }),
+      ...datasetsOf(tenant, query.q, signal),
       none: html`There is no dataset. <a href="${link(["t", tenant, "datasets"])}">Upload a file.</a>`,
       columns: [
         {

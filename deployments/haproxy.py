@@ -62,9 +62,6 @@ _DEFAULTS = """\
     timeout http-request 5s
     # Longer than the 60 s of load balancers, so that they close idle connections first.
     timeout http-keep-alive 65s
-    # One that is replaced, as at each change of the replicas, closes a connection with its next answer: a request that
-    # is on its way to it would be lost.
-    option idle-close-on-response
     # Between two packets of a body or of an answer.
     timeout client 10s
     # Also the pause between attempts.

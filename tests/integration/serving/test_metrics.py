@@ -36,6 +36,24 @@ def answered(samples: list, name: str) -> float:
     return sum(sample.value for sample in shared if sample.labels["route"] == PREDICT)
 
 
+def generations(samples: list) -> dict[str, float]:
+    """Replica of the shared cell → generation of its assignment.
+
+    Each replica copies at its own time. The platform may have had other cells: another test moved its tenant.
+    """
+    return {
+        sample.labels["replica"]: sample.value
+        for sample in samples
+        if sample.name == "ray_mlcore_assignment_generation" and sample.labels["application"] == "shared"
+    }
+
+
+def agree(platform) -> bool:
+    """Whether every replica of the shared cell reports one generation."""
+    found = generations(scrape(platform))
+    return len(found) == platform.settings.platform.replicas and len(set(found.values())) == 1
+
+
 def test_prometheus_sees_what_the_replicas_answered(platform, acme):
     """Every answer once, with the labels of the cell, and no name that the table does not have."""
     before = answered(scrape(platform), "ray_mlcore_requests_total")
@@ -48,12 +66,5 @@ def test_prometheus_sees_what_the_replicas_answered(platform, acme):
     names = {sample.name for sample in samples}
     assert names <= {f"ray_{series}" for metric in METRICS for series in metric.series}
     assert "ray_mlcore_request_seconds_bucket" in names
-    # The platform may have had other cells: another test moved its tenant.
-    generations = {
-        s.labels["replica"]: s.value
-        for s in samples
-        if s.name == "ray_mlcore_assignment_generation" and s.labels["application"] == "shared"
-    }
-    assert len(generations) == platform.settings.platform.replicas
-    assert len(set(generations.values())) == 1
     assert not any("acme" in sample.labels.values() for sample in samples)
+    wait_until(lambda: agree(platform), timeout_s=EXPORTED_WITHIN_S)

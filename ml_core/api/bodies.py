@@ -116,7 +116,9 @@ async def read_form(request: Request, limit: int) -> None:
             request._form = await parser.parse()
     except MultiPartException as error:
         raise InvalidRequestError(
-            f"The form can't be read: {error.message}", remedy="Correct it.", field="body"
+            f"The form can't be read: {error.message}",
+            remedy="The operation's description at /api/docs has its fields.",
+            field="body",
         ) from None
     finally:
         # The parser itself forgets the file of a form that is cut off.

@@ -39,7 +39,7 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what this handler is registered for
     codes = {
         404: ("not_found", "There is no such path. /api/docs lists the operations."),
-        405: ("method_not_allowed", "The path has no such method."),
+        405: ("method_not_allowed", f"The path supports {(error.headers or {}).get('Allow', 'no method')}."),
     }
     code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
     headers = {name.lower().encode(): value.encode() for name, value in (error.headers or {}).items()}

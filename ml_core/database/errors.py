@@ -103,7 +103,8 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
     if isinstance(error, psycopg.DataError):
         reason = str(error).strip().splitlines()[0]
         return InvalidRequestError(
-            f"The registry can't store a value: {reason}.", remedy="Use text without NUL characters and plain numbers."
+            f"The registry can't represent a value: {reason}.",
+            remedy="Use text without NUL characters, and integers of at most 64 bits.",
         )
     return None
 

@@ -288,7 +288,7 @@ def _refused(state: RolloutState, trigger: Trigger) -> InvalidTransitionError:
     if phase is Phase.SHADOW:
         remedy = _REMEDIES_OF_A_SHADOW.get(trigger, remedy)
     return InvalidTransitionError(
-        f"{_WORDS.get(trigger, trigger)} is not possible while {_SERVED[phase]}.",
+        f"{_WORDS.get(trigger, trigger).capitalize()} is not possible while {_SERVED[phase]}.",
         remedy=remedy,
         phase=phase,
         trigger=trigger,

@@ -271,7 +271,7 @@ def _is_column(values: Any) -> bool:
 
 def _unreadable(data: Any) -> DataProcessingError:
     return DataProcessingError(
-        f"A {type(data).__name__} is neither a row nor a table.",
+        f"A value of type {type(data).__name__} is neither a row nor a table.",
         remedy="Give a dict, a pandas Series or DataFrame, a 1-d or 2-d array, or a list of rows.",
         stage="predict",
     )

@@ -22,7 +22,7 @@ from ml_core.domain.version import RequiredModule
 from ml_core.settings import RESERVED_MODULES, Settings
 
 REMEDY = (
-    "Let the operator install the module where models are served and name it in MLCORE_TRUSTED_MODULES, see "
+    "Let the operator install the module with pip where models are served and name it in MLCORE_TRUSTED_MODULES, see "
     "docs/own_code.md. Or use types of the platform's list."
 )
 

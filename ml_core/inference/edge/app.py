@@ -175,7 +175,8 @@ class EdgeApp:
         request.check_headers()
         methods = self._match(request, request.path.split("/")[1:])
         if methods is None:
-            return plain_error(404, "not_found", "The path does not exist.", request.path, request.request_id)
+            message = "The path does not exist. The console is at /console, and /api/docs lists the operations."
+            return plain_error(404, "not_found", message, request.path, request.request_id)
         route = methods.get(method)
         request.route = next(iter(methods.values())).path if route is None else route.path
         if route is None:

@@ -69,7 +69,7 @@ def move(
         raise _refused(row, trigger, f"goes on without the run {run_id}, which was lost", "Stop its process.")
     target = MOVES.get((state, trigger))
     if target is None:
-        permitted = ", ".join(sources(trigger))
+        permitted = " or ".join(sources(trigger))
         raise _refused(row, trigger, f"is {state} and can't {trigger}", f"Only a job that is {permitted} can.")
     if state in HOLDS_CORES and target not in HOLDS_CORES:
         changes |= {"cpu_seconds": jobs.c.cpu_seconds + _USED, "lease_until": None}

@@ -13,6 +13,7 @@ from ml_core.ids import TenantId
 
 _MOST_BYTES = 60_000
 _LONGEST_LINE = 1_000
+_LAST = 2**31 - 2  # substr takes four bytes
 _FULL = "The log is full; what follows is left out.\n"
 _OF = job_logs.c
 
@@ -53,5 +54,5 @@ def say(connection: Connection, tenant_id: TenantId, job_id: str, lines: Iterabl
 def read(connection: Connection, tenant_id: TenantId, job_id: str, after: int) -> JobLog:
     """The log of a job from a position."""
     of_job = (_OF.tenant_id == tenant_id, _OF.job_id == job_id)
-    text = connection.scalar(sa.select(sa.func.substr(_OF.lines, after + 1)).where(*of_job)) or ""
+    text = connection.scalar(sa.select(sa.func.substr(_OF.lines, min(after, _LAST) + 1)).where(*of_job)) or ""
     return JobLog(text, after + len(text))

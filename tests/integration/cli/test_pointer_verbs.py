@@ -60,7 +60,7 @@ def test_a_rollback_during_a_canary_says_what_to_do(mlcore: Callable, model: lis
     mlcore("rollouts", "start", *model, "-v", "2", "--percent", "20")
     refused = mlcore("rollback", *model)
     assert refused.code == 1
-    assert "rollback is not possible while a canary runs" in refused.err
+    assert "Rollback is not possible while a canary runs" in refused.err
     assert "abort the canary" in refused.err
 
 

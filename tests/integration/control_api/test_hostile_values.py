@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,9 +13,14 @@ from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
+from ml_core.ids import TenantId
+from ml_core.registry.jobs import JobRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.runs import RunRepository
+from support.filled import fill
 from support.http_server import mounted, served
-from support.registry import new_tenant
+from support.operations import operations, request_of
+from support.registry import TICKETS, new_tenant
 
 _EDGE_OF_TIME = "0001-01-01T00:00:00+14:00"
 _MOVE = "/models/m/environments/production/rollback"
@@ -122,3 +128,39 @@ def test_an_artifact_that_is_none_is_the_callers_mistake(tenant: httpx.Client, c
     refused = tenant.post("/models/m/versions", files={"artifact": ("m.skops", content)})
     assert check_refused(refused, 422)
     assert "retry-after" not in refused.headers
+
+
+def _numbers() -> Iterator[Any]:
+    """Each operation with each integer of its path or query. A stream has no end; ``test_events.py`` reads it."""
+    for method, path, described in operations():
+        if path.endswith("/events"):
+            continue
+        for parameter in described.get("parameters", ()):
+            kinds = parameter["schema"].get("anyOf", [parameter["schema"]])
+            if parameter["in"] in ("path", "query") and any(kind.get("type") == "integer" for kind in kinds):
+                yield pytest.param(
+                    method, path, described, parameter, id=f"{described['operationId']}-{parameter['name']}"
+                )
+
+
+@pytest.fixture(scope="module")
+def named(db: DatabaseConnection, tenant: httpx.Client) -> dict[str, str]:
+    """A tenant with a row of everything, so that an operation gets past the names to the number."""
+    tenant_id = TenantId(tenant.base_url.path.strip("/").rpartition("/")[2])
+    fill(db, tenant_id)
+    run = RunRepository(db, tenant_id).search().items[0].run_id
+    job = JobRepository(db, tenant_id).list().items[0].job_id
+    return {"tenant": tenant_id, "model": TICKETS, "run": run, "job": job, "dataset": "d", "metric": "loss"}
+
+
+@pytest.mark.parametrize(("method", "path", "described", "parameter"), list(_numbers()))
+def test_a_number_of_any_size_is_the_callers(
+    tenant: httpx.Client, named: dict[str, str], method: str, path: str, described: Any, parameter: Any
+) -> None:
+    """However many bytes the registry has for it: the answer is an empty page, or says what is wrong."""
+    for value in (2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**30):
+        number = {parameter["name"]: value}
+        request = request_of(method, path, described, **(named | number))
+        query = {**request.url.params} | (number if parameter["in"] == "query" else {})
+        answered = tenant.request(method, tenant.base_url.copy_with(path=request.url.path), params=query)
+        assert answered.status_code < 500, answered.text

@@ -124,7 +124,7 @@ def test_a_running_canary_refuses_a_promotion_and_a_rollback(
     """Whoever means it ends the canary first; nothing was moved or recorded."""
     environments.promote(TICKETS, THREE, PRODUCTION, actor="me")
     before = rollouts.start(TICKETS, TWO, 5)
-    with pytest.raises(InvalidTransitionError, match="promote is not possible while a canary runs") as caught:
+    with pytest.raises(InvalidTransitionError, match="Promote is not possible while a canary runs") as caught:
         environments.promote(TICKETS, ONE, PRODUCTION, actor="me")
     assert caught.value.attributes()["environment"] == PRODUCTION
     with pytest.raises(InvalidTransitionError, match="rollback"):

@@ -256,6 +256,7 @@ class PlatformSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
+        _require(0 < self.http_port < 2**16, "MLCORE_HTTP_PORT", f"is {self.http_port}. Use a port from 1 to 65535")
 
     @property
     def artifact_root(self) -> Path:

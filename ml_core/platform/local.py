@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -352,8 +351,9 @@ class LocalPlatform:
 
     @contextmanager
     def _only_one(self) -> Iterator[None]:
-        lock = FileLock(self._make_home() / "platform.lock")
+        lock = FileLock(self._home / "platform.lock")
         try:
+            self._home.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=_REPAIR_TIMEOUT_S if self._supervisor.is_running() else 0)
         except Timeout:
             raise PlatformError(
@@ -362,21 +362,16 @@ class LocalPlatform:
                 action=Action("status"),
                 component="platform",
             ) from None
+        except OSError as error:
+            raise PlatformError(
+                f"The platform's folder {self._home} can't be written: {error.strerror}.",
+                remedy="Set MLCORE_HOME to a writable folder.",
+                component="platform",
+            ) from error
         try:
             yield
         finally:
             lock.release()
-
-    def _make_home(self) -> Path:
-        try:
-            self._home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PlatformError(
-                f"The platform's folder {self._home} can't be created: {error.strerror}.",
-                remedy="Set MLCORE_HOME to a writable folder.",
-                component="platform",
-            ) from error
-        return self._home
 
 
 @contextmanager

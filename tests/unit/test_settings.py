@@ -34,6 +34,13 @@ def test_an_unusable_value_names_its_variable(value):
         Settings.from_environment({"MLCORE_REPLICAS": value})
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "99999", str(2**64)])
+def test_a_port_is_one_that_a_server_can_have(port):
+    """Otherwise the socket would refuse it when Ray runs already."""
+    with pytest.raises(ConfigurationError, match="MLCORE_HTTP_PORT"):
+        Settings.from_environment({"MLCORE_HTTP_PORT": port})
+
+
 @pytest.mark.parametrize(("text", "value"), [("on", True), ("TRUE", True), ("1", True), ("off", False), ("0", False)])
 def test_a_switch_is_on_or_off(text, value):
     """And nothing else, so that a misspelt word does not count as on."""

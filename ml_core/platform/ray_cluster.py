@@ -28,6 +28,8 @@ NODE_ENVIRONMENT: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # Ray replaces the actor that configures HAProxy after three failed checks in a row.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # With Ray's 5 it is killed while it starts on busy cores, and Serve then refuses its first configuration.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # With Ray's default of 15, a training on the same machine would have priority over the replicas.
     "RAY_worker_niceness": "0",
     # Removes headers that Serve answers with 500 or that make it repeat work of the platform.

@@ -52,7 +52,7 @@ def up(port: PortOption = None) -> None:
         )
     if not printed_as_json({"url": state.url, **dataclasses.asdict(state)}):
         say(f"The platform {verb} at {state.url}. Stop it with `mlcore down`.")
-        say(f"Its control API is described at {state.url}/api/docs.")
+        say(f"Its console is at {state.url}/console, its control API is described at {state.url}/api/docs.")
 
 
 def down() -> None:

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from ml_core.api.schemas.base import invalid_fields
 from ml_core.exceptions import MLFrameworkError
@@ -37,14 +38,23 @@ def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what this handler is registered for
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette's names the methods of one route of the path only
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
     codes = {
         404: ("not_found", "There is no such path. /api/docs lists the operations."),
-        405: ("method_not_allowed", f"The path supports {(error.headers or {}).get('Allow', 'no method')}."),
+        405: ("method_not_allowed", f"The path supports {headers.get('Allow')}."),
     }
     code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
-    headers = {name.lower().encode(): value.encode() for name, value in (error.headers or {}).items()}
+    raw = {name.lower().encode(): value.encode() for name, value in headers.items()}
     path, request_id = request.url.path, request.state.request_id
-    return _rendered(plain_error(error.status_code, code, message, path, request_id, headers=headers))
+    return _rendered(plain_error(error.status_code, code, message, path, request_id, headers=raw))
+
+
+def _methods_of(request: Request) -> set[str]:
+    routes = [each for each in request.app.routes if isinstance(each, Route)]
+    found = [each.methods or set() for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+    return set().union(*found)
 
 
 def _rendered(response: HttpResponse) -> Response:

@@ -7,10 +7,12 @@ import re
 import uuid
 from collections import Counter
 
+import httpx
 import pytest
 
-from ml_core.api.app import create_app
+from ml_core.api.app import PREFIX, create_app
 from ml_core.api.examples import BODIES, PATH
+from ml_core.client.inprocess import InProcessTransport
 from support.tables import tickets
 from support.waiting import wait_until
 
@@ -105,3 +107,15 @@ def test_the_examples_are_accepted(control, dispatched):
             path = f"/api/v1/tenants/{tenant}/jobs/{found['job_id']}"
             wait_until(lambda path=path: control.get(path, params={"wait_s": 20}).json()["state"] == "succeeded", 60)
     assert asked - {"datasets.create"} == BODIES.keys()
+
+
+def test_a_method_that_a_path_lacks_is_answered_with_all_that_it_has():
+    """For each path of the document, whichever operation of it comes first."""
+    app = create_app(None)
+    with httpx.Client(transport=InProcessTransport(app, PREFIX), base_url=f"http://platform{PREFIX}") as http:
+        for path, methods in app.openapi()["paths"].items():
+            refused = http.request("TRACE", re.sub(r"\{\w+\}", "1", path))
+            assert refused.status_code == 405, path
+            # At least: `plan` in a path may also be the name of a job.
+            assert set(refused.headers["allow"].split(", ")) >= {method.upper() for method in methods}, path
+            assert refused.headers["allow"] in refused.json()["error"]["message"]

@@ -40,7 +40,7 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what this handler is registered for
     headers = dict(error.headers or {})
     if error.status_code == 405:  # Starlette's names the methods of one route of the path only
-        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+        headers["Allow"] = ", ".join(sorted({*headers["Allow"].split(", "), *_methods_of(request)}))
     codes = {
         404: ("not_found", "There is no such path. /api/docs lists the operations."),
         405: ("method_not_allowed", f"The path supports {headers.get('Allow')}."),

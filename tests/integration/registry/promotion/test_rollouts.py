@@ -127,7 +127,7 @@ def test_a_running_canary_refuses_a_promotion_and_a_rollback(
     with pytest.raises(InvalidTransitionError, match="Promote is not possible while a canary runs") as caught:
         environments.promote(TICKETS, ONE, PRODUCTION, actor="me")
     assert caught.value.attributes()["environment"] == PRODUCTION
-    with pytest.raises(InvalidTransitionError, match="rollback"):
+    with pytest.raises(InvalidTransitionError, match="Rollback"):
         environments.rollback(TICKETS, PRODUCTION, actor="me")
     assert environments.get(TICKETS, PRODUCTION) == before
     assert len(environments.history(TICKETS, PRODUCTION).items) == 3

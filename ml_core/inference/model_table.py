@@ -228,19 +228,21 @@ class ModelTable:
         """Apply a change of the assignment; versions are loaded in the background.
 
         A pointer beyond what its tenant may have in long documents keeps its present rollout (``MAX_TENANT_BYTES``)
-        until it moves again; it is pending as failed.
+        until it is applied again, see ``take_freed``; it is pending as failed.
         One thread at a time may call this and ``drop_tenant``.
 
         Args:
             rollouts: Pointer → rollout; None withdraws the pointer.
             is_snapshot: Whether to withdraw pointers that are not named.
-            keep: Unreadable pointers, which a snapshot does not withdraw.
+            keep: Pointers that could not be read, which a snapshot does not withdraw.
             first: Pointers whose versions are loaded before others, in this order.
         """
         if is_snapshot:
             for key in self._pointers.known() - {pointer_key(ref) for ref in (*rollouts, *keep)}:
                 with self._lock:
                     self._pointers.withdraw(key)
+            self._pointers.unread.clear()
+        self._pointers.unread |= {ref.tenant_id for ref in keep}
         by_key = {pointer_key(ref): rollout for ref, rollout in rollouts.items()}
         for key in dict.fromkeys([*(key for key in first if key in by_key), *by_key]):
             rollout = by_key[key]
@@ -277,8 +279,20 @@ class ModelTable:
         self._residents.rank(version)
         self._queue.forget(version)
 
+    def take_freed(self) -> list[str]:
+        """The tenants for which room came free since the last call, and that had too little of it for all pointers.
+
+        Their pointers are to be read and applied again. The thread of ``apply`` calls this.
+        """
+        pointers = self._pointers
+        short = {key[0] for key in pointers.refused} | pointers.unread
+        freed, pointers.freed = pointers.freed & short, set()
+        pointers.unread -= freed
+        return sorted(freed)
+
     def drop_tenant(self, tenant_id: str) -> None:
         """Withdraw every pointer of a tenant and free its models."""
+        self._pointers.unread.discard(tenant_id)
         with self._lock:
             for key in [key for key in self._pointers.known() if key[0] == tenant_id]:
                 self._pointers.withdraw(key)

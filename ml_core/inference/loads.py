@@ -33,8 +33,8 @@ WITHIN_S = 60.0
 MAX_OWN, MAX_OWN_PER_TENANT = 16, 2
 """Such loads at the same time; others wait in the queue. All of them may hang, and give their places back then."""
 MAX_LOST_LOADS, MAX_LOST_PER_TENANT = 32, 2
-"""Loads that did not end in that time and keep their threads. A tenant that has so many loads no more versions with code
-of its own; and after so many of all tenants the process has to be replaced, since nothing else ends them."""
+"""Loads that did not end in that time and keep their threads. For a tenant with so many no more versions with code of
+their owners are loaded. After so many of all tenants the process has to be replaced, since nothing else ends them."""
 _ASIDE_AFTER_S = 1.0
 # Loads ahead that are looked at for one that may begin.
 _LOOK_AHEAD = 256
@@ -341,7 +341,7 @@ class LoadsOfOwners(Generic[T]):
         with self._lock:
             if not loaded.done():
                 self._lost.add(version_key(version))
-                raise _refused(version, f"{version.ref} was not loaded within {self._within_s:g} s")
+                raise not_returning(version, f"{version.ref} was not loaded within {self._within_s:g} s")
         return loaded.result()
 
     @property
@@ -363,14 +363,15 @@ class LoadsOfOwners(Generic[T]):
         lost = self.lost
         of_tenant = sum(key[0] == version.ref.tenant_id for key in lost)
         if version_key(version) in lost:
-            raise _refused(version, f"An earlier load of {version.ref} has not ended")
+            raise not_returning(version, f"An earlier load of {version.ref} has not ended")
         if of_tenant >= MAX_LOST_PER_TENANT:
-            raise _refused(version, f"{of_tenant} loads of other versions of the tenant have not ended")
+            raise not_returning(version, f"{of_tenant} loads of other versions of the tenant have not ended")
 
 
-def _refused(version: ServableVersion, why: str) -> ModelLoadError:
+def not_returning(version: ServableVersion, why: str) -> ModelLoadError:
+    """The error for a version that is not loaded because code of a model does not return."""
     return ModelLoadError(
-        f"{why}: code of a model does not return from loading or from its self-test.",
+        f"{why}: code of a model does not return.",
         remedy="Correct the code and register the model again. A load that does not end is ended with its process.",
         digest=str(version.digest),
         **version.ref.attributes,

@@ -29,7 +29,7 @@ from ml_core.domain.replica_report import MAX_PENDING, LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
 from ml_core.ids import Digest, VersionRef
-from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue, LoadsOfOwners
+from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue, LoadsOfOwners, not_returning
 from ml_core.inference.pointers import Pointer, PointerKey, Pointers, VersionKey, pointer_key, version_key
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
@@ -188,6 +188,8 @@ class ModelTable:
         max_memory_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all other models are in
             use.
         load_threads: Concurrent loads.
+        refused: Version → the end of the time in which it is not loaded, in seconds since 1970, because its code did
+            not return in a replica before this one.
         clock: Monotonic, in seconds.
         hooks: Called when a load ends, and when models are added or evicted.
 
@@ -201,6 +203,7 @@ class ModelTable:
         *,
         max_memory_bytes: int,
         load_threads: int = 2,
+        refused: Mapping[VersionKey, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
@@ -213,6 +216,7 @@ class ModelTable:
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(threads=load_threads)
         self._load_own = LoadsOfOwners(self._measured, self._queue)
+        self._refused_until = refused or {}
         self.changed = threading.Event()
 
     # The assignment.
@@ -419,6 +423,8 @@ class ModelTable:
         return self._admit(key, model, load_s)
 
     def _open(self, version: ServableVersion, priority: LoadPriority) -> LoadedModel:
+        if time.time() < self._refused_until.get(version_key(version), 0.0):
+            raise not_returning(version, f"{version.ref} is not loaded, since a replica was replaced because of it")
         try:
             opened = version.opened()
             return self._load_own(opened, priority) if opened.modules else self._measured(opened)
@@ -455,6 +461,11 @@ class ModelTable:
         self.changed.set()
         logger.info("Loaded %s (%.1f MB).", model.version.ref, model.memory_bytes / 2**20)
         return resident
+
+    @property
+    def lost_loads(self) -> set[VersionKey]:
+        """The versions whose loads did not end in time, and have not ended since."""
+        return self._load_own.lost
 
     def retry_failed(self) -> int:
         """Retry the failed loads of wanted versions whose pause is over; returns their number."""

@@ -215,9 +215,10 @@ class PredictionService:
     async def room_for(self, tenant: str, model: str, size: int) -> AsyncIterator[None]:
         """Keep room in the queue of a model for a large request to predict while it is parsed.
 
-        Its rows, and the version that answers it, are taken to be as those of the model's last large request. A request
-        that is refused here would cost several times as much if it was read; the pause is for clients that send it
-        again at once.
+        Its rows, and the version that answers it, are taken to be as those of the model's last large request, and as
+        many as are permitted at most: one with long texts must not seem to have more than any queue has room for. Once
+        it is read, its own rows count. A request that is refused here would cost several times as much if it was read;
+        the pause is for clients that send it again at once.
 
         Raises:
             QueueFullError, ModelNotReadyError: As for ``predict``, after ``REFUSED_AFTER_S``.
@@ -228,7 +229,7 @@ class PredictionService:
             yield
             return
         try:
-            room = batcher.reserved(max(1, int(size / bytes_per_row)))
+            room = batcher.reserved(min(self.limits.max_rows, max(1, int(size / bytes_per_row))))
         except PredictionError:
             await asyncio.sleep(REFUSED_AFTER_S)
             raise

@@ -159,7 +159,7 @@ class Events:
             mine = self._gate.of(tenant)
             others = [each for each in self._streams if self._gate.of(each.tenant_id or "") > mine + 1]
             if mine >= MAX_OF_TENANT or not others:
-                error.retry_after_s = _REFUSED_S
+                error.__dict__.update(retry_after_s=_REFUSED_S)
                 raise
             ended = max(others, key=lambda each: (self._gate.of(each.tenant_id or ""), -each.ends_at))
             ended.end()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from ml_core.domain.columns import take
@@ -80,8 +79,11 @@ class Explanations:
                 raise _too_much(table.rows, most)
             size = max(1, min(explainer.rows_at_once, _STEP_WORK // explainer.work_per_row))
             steps = [take(columns, slice(start, start + size)) for start in range(0, table.rows, size)]
-            explain = partial(self.threads.submit, tenant, explainer.explain, deadline=deadline, version=version)
-            return joined([await explain(step) for step in steps])
+            found = [
+                await self.threads.submit(tenant, explainer.explain, step, deadline=deadline, version=version)
+                for step in steps
+            ]
+            return joined(found)
         finally:
             self._gate.leave(tenant)
 

@@ -90,6 +90,7 @@ DEEDS = {
     "print": lambda X: print("x" * 1_000_000),
     "mutate": spoil,
     "sleep": lambda X: sleep(),
+    "sleep 10 s": lambda X: release.wait(10),
 }
 
 

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _EVICTION_SCAN = 512
 _NO_ROOM = (
     f"The served versions of the tenant have more than {MAX_TENANT_BYTES >> 20} MB of long signatures, self-tests and "
-    "compiled forms. Withdraw others, then promote this one again."
+    "compiled forms. Withdraw others; then this one is loaded by itself."
 )
 # Shorter loads count as this: what is measured below it is noise.
 _LEAST_LOAD_S = 0.001

@@ -204,7 +204,7 @@ class Pointers:
         return added <= replaced or self._long_bytes[key[0]] + added - replaced <= MAX_TENANT_BYTES
 
     def refuse(self, key: PointerKey, rollout: Rollout) -> None:
-        """Remember that there was no room for the rollout of a pointer, until it moves again or is withdrawn."""
+        """Remember that there was no room for the rollout of a pointer, until it is wanted again or withdrawn."""
         present = self.by_key.get(key)
         new = (each for each in rollout.versions() if present is None or not present.wants(version_key(each)))
         self.refused[key] = next(new, rollout.stable).ref.version

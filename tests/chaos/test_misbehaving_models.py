@@ -38,7 +38,8 @@ ROW = DATA[0].iloc[0].to_dict()
 BAD = {**ROW, "m0": -999.0}
 CELL = "ray::ServeReplica:shared"
 
-pytestmark = pytest.mark.alone
+# Two replicas are replaced, each half a minute after its turn came.
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,6 @@ def test_an_overload_is_refused_and_forgotten(platform, calm, serve):
     assert memory_mb() < before_mb + 200
 
 
-@pytest.mark.timeout(900)  # two replicas are replaced, each half a minute after its turn came
 def test_replicas_that_hang_are_replaced_one_after_the_other(platform, calm, serve):
     """Nobody else has a failed request, and the new ones do not die of the same models: these are refused."""
     models = {"m": "sleep", "n": "sleep"}

@@ -44,9 +44,9 @@ class Cell:
         serve_directly(app)
         return behind_serve(app)
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Called by Serve; an exception replaces the replica."""
-        self._replica.check_health()
+        await asyncio.to_thread(self._replica.check_health)
 
     def __del__(self) -> None:
         """Called by Serve before the process ends."""

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import MLFrameworkError, RegistryUnavailableError
+from ml_core.exceptions import MLFrameworkError, QueueFullError, RegistryUnavailableError
 from ml_core.ids import TenantId
 from ml_core.inference.gate import TenantGate
 from ml_core.registry.changes import ChangeReader, Look
@@ -32,7 +32,9 @@ from ml_core.registry.replicas import reported_states
 logger = logging.getLogger(__name__)
 
 MAX_STREAMS: Final = 256
-"""Of a process; they count as requests in flight, of which there may be twice as many."""
+"""Of a process, each of which takes about 40 kB, and all of them 2 % of a core while nothing changes. They count as
+requests in flight, of which there may be twice as many. Beyond them a further one takes the place of one of the tenant
+that has most, if that has two more; whoever listened there may come again."""
 MAX_OF_TENANT: Final = 32
 """Of a tenant; also of the platform's own."""
 KEEP_ALIVE_S: Final = 5.0
@@ -44,6 +46,8 @@ _CHECK_EVERY_S: Final = 2.0
 # The largest share of time for looks and checks.
 _SHARE: Final = 0.2
 _RETRY_MS: Final = 2_000
+# Of whoever is refused: places are free when somebody leaves, after ``LIFE_S`` at most.
+_REFUSED_S: Final = 30
 CELLS: Final = "cells"
 """The topic of what replicas serve, which only the platform's own streams have."""
 
@@ -65,7 +69,7 @@ class Stream:
         self._position = 0
         self._topics: set[str] = set()
         # Not all that were opened together end together.
-        self._ends_at = time.monotonic() + LIFE_S * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
+        self.ends_at = time.monotonic() + LIFE_S * random.uniform(0.8, 1.0)  # noqa: S311 - no secret
         self._woken = asyncio.Event()
 
     def tell(self, position: int, topics: set[str]) -> None:
@@ -85,7 +89,7 @@ class Stream:
         # What was missed comes with the next event, and is missed again by whoever has seen this one only.
         has_missed = self._after is not None and bool(self._topics)
         yield b"retry: %d\n%b" % (_RETRY_MS, _event(self._after if has_missed else self._position, "listening", {}))
-        while not self.is_over and time.monotonic() < self._ends_at:
+        while not self.is_over and time.monotonic() < self.ends_at:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), KEEP_ALIVE_S)
             self._woken.clear()
@@ -130,10 +134,10 @@ class Events:
             QueueFullError: There are too many, of the tenant or in all.
             RegistryUnavailableError: The registry is away.
         """
-        self._gate.enter(tenant_id or "")
+        self._make_room(tenant_id or "")
         stream = Stream(tenant_id, after, check)
+        self._streams.add(stream)
         try:
-            self._streams.add(stream)
             if self._following is None:
                 self._began.clear()
                 self._following = asyncio.create_task(self._follow())
@@ -145,8 +149,27 @@ class Events:
             stream.tell(position, missed)
             yield stream
         finally:
-            self._streams.discard(stream)
-            self._gate.leave(tenant_id or "")
+            self._leave(stream)
+
+    def _make_room(self, tenant: str) -> None:
+        """Enter the gate, in the place of another tenant's stream if there is no other."""
+        try:
+            self._gate.enter(tenant)
+        except QueueFullError as error:
+            mine = self._gate.of(tenant)
+            others = [each for each in self._streams if self._gate.of(each.tenant_id or "") > mine + 1]
+            if mine >= MAX_OF_TENANT or not others:
+                error.__dict__.update(retry_after_s=_REFUSED_S)
+                raise
+            ended = max(others, key=lambda each: (self._gate.of(each.tenant_id or ""), -each.ends_at))
+            ended.end()
+            self._leave(ended)
+            self._gate.enter(tenant)
+
+    def _leave(self, stream: Stream) -> None:
+        if stream in self._streams:  # another one may have its place already
+            self._streams.remove(stream)
+            self._gate.leave(stream.tenant_id or "")
 
     async def _follow(self) -> None:
         """Look and tell while there are streams. If that fails they end: whoever opens another is told why."""

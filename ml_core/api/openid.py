@@ -207,7 +207,7 @@ class OpenIdSignIn:
         if wait_ns:
             raise QuotaExceededError(
                 "Too many people sign in at the same time.",
-                remedy=_AGAIN,
+                remedy="Load this page again in a moment.",
                 quota="sign_in",
                 limit=EXCHANGES_PER_S,
                 retry_after_s=wait_ns / 1e9,

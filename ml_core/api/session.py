@@ -134,8 +134,9 @@ async def go_to_issuer(request: Request, address: str = "") -> Response:
 async def come_from_issuer(request: Request) -> Response:
     """Where the issuer sends the browser back to: begins a session."""
     response = await _or_page(request, _from_issuer(request))
-    # An attempt is over, however it ended.
-    response.delete_cookie(cookie_of(request.scope, ATTEMPT_COOKIE), **_attributes(request, "lax"))
+    # An attempt is over, however it ended, unless it has to wait for its turn: its code was not used.
+    if response.status_code != status.HTTP_429_TOO_MANY_REQUESTS:
+        response.delete_cookie(cookie_of(request.scope, ATTEMPT_COOKIE), **_attributes(request, "lax"))
     return response
 
 

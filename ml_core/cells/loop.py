@@ -52,7 +52,7 @@ class CellLoop:
 
     def __init__(self, db: DatabaseConnection, serve: Serve, planner: Planner) -> None:
         self._placements = PlacementRepository(db)
-        self._leadership = Leadership(db)
+        self._leadership = Leadership(db.platform, 1)
         self._serve = serve
         self._plan = planner
         self._last: Plan | None = None

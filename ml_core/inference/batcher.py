@@ -46,6 +46,7 @@ from ml_core.exceptions import DeadlineExceededError, ModelNotReadyError, Predic
 from ml_core.inference.costs import CostModel, DrainRate
 from ml_core.inference.fair_queue import Shares
 from ml_core.inference.fair_threads import FairThreads
+from ml_core.inference.pointers import version_key
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
 
@@ -248,7 +249,8 @@ class Batcher:
             self._continue(loop)
         else:
             deadline = max(part.item.deadline for part in batch.parts)
-            running = self._threads.submit(tenant, self._answer_on_thread, batch, deadline=deadline)
+            version = version_key(self._model.version)
+            running = self._threads.submit(tenant, self._answer_on_thread, batch, deadline=deadline, version=version)
             running.add_done_callback(lambda done: self._finish(batch, done, loop))
 
     def _finish(

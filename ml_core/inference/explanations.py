@@ -16,6 +16,7 @@ from ml_core.exceptions import RequestTooLargeError
 from ml_core.inference.fair_queue import Shares
 from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.gate import TenantGate
+from ml_core.inference.pointers import version_key
 from ml_core.inference.routing import Table
 from ml_core.models.loading import LoadedModel
 
@@ -66,19 +67,22 @@ class Explanations:
             ModelNotReadyError: Calls of the tenant's models have not returned.
             PredictionError: The model failed, or can't be explained.
         """
-        tenant = model.version.ref.tenant_id
+        tenant, version = model.version.ref.tenant_id, version_key(model.version)
         self._gate.enter(tenant)
         try:
             columns = await self.on_thread(tenant, table.columns, model.version.signature)
             if await self.on_thread(tenant, lambda: model.memory_bytes) > MAX_MODEL_BYTES:
                 raise _too_much(table.rows, 0)
-            explainer = await self.threads.submit(tenant, Explainer, model, deadline=deadline)
+            explainer = await self.threads.submit(tenant, Explainer, model, deadline=deadline, version=version)
             most = _most_rows(explainer, model)
             if table.rows > most:
                 raise _too_much(table.rows, most)
             size = max(1, min(explainer.rows_at_once, _STEP_WORK // explainer.work_per_row))
             steps = [take(columns, slice(start, start + size)) for start in range(0, table.rows, size)]
-            found = [await self.threads.submit(tenant, explainer.explain, step, deadline=deadline) for step in steps]
+            found = [
+                await self.threads.submit(tenant, explainer.explain, step, deadline=deadline, version=version)
+                for step in steps
+            ]
             return joined(found)
         finally:
             self._gate.leave(tenant)

@@ -25,6 +25,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from ml_core.exceptions import DeadlineExceededError, ModelNotReadyError, PredictionError
 from ml_core.inference.fair_queue import Begun, FairQueue, Shares
+from ml_core.inference.pointers import VersionKey
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,9 @@ class _Call:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     deadline: float
+    version: VersionKey | None
     started: float = 0.0
     timer: asyncio.TimerHandle | None = None
-    is_lost: bool = False
     cpu_s: float = 0.0
 
     def run(self) -> Any:
@@ -87,19 +88,25 @@ class FairThreads:
         self._shares = shares
         self._at_once = min(_CPUS + 1, threads)
         self._per_tenant = min(_CPUS, threads) if is_shared else threads
-        self._threads, self._most = threads, threads + MAX_LOST
+        # More may be lost while the process waits for its replacement.
+        self._threads, self._most = threads, threads + 4 * MAX_LOST
         self._first_half = threads // 2 if is_shared else threads
         self._pool = ThreadPoolExecutor(self._most, name, initializer)
         self._waiting: FairQueue[_Call] = FairQueue(shares)
         self._running: dict[_Call, Begun] = {}  # in the order of their starts, without those that are lost
         self._by_tenant: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
+        self._lost: set[_Call] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def lost(self) -> int:
         """The number of calls that did not return in time, and have not returned since."""
-        return self._lost.total()
+        return len(self._lost)
+
+    @property
+    def lost_versions(self) -> set[VersionKey]:
+        """The versions of these calls."""
+        return {call.version for call in self._lost.copy() if call.version is not None}
 
     @property
     def is_spent(self) -> bool:
@@ -111,7 +118,12 @@ class FairThreads:
         return self._by_tenant.keys() <= {tenant} and not self._waiting.is_of_others(tenant)
 
     def submit(
-        self, tenant: str, function: Callable[[*Ts], T], *arguments: *Ts, deadline: float = math.inf
+        self,
+        tenant: str,
+        function: Callable[[*Ts], T],
+        *arguments: *Ts,
+        deadline: float = math.inf,
+        version: VersionKey | None = None,
     ) -> asyncio.Future[T]:
         """Run a function for a tenant; its queue is as long as the requests that wait for their calls.
 
@@ -124,9 +136,10 @@ class FairThreads:
             deadline: On the event loop's clock, seconds, when nobody waits any longer; for a function that may not
                 return. The future raises ``DeadlineExceededError`` if it has not begun then or is lost, and at once
                 ``ModelNotReadyError`` if too many calls of the tenant are lost.
+            version: Whose code may not return.
         """
         loop = asyncio.get_running_loop()
-        call = _Call(tenant, function, arguments, loop, loop.create_future(), deadline)
+        call = _Call(tenant, function, arguments, loop, loop.create_future(), deadline, version)
         if (error := self._refusal(call)) is not None:
             call.future.set_exception(error)
         elif not self._waiting and self._has_room(loop) and self._may_begin(tenant):
@@ -153,7 +166,8 @@ class FairThreads:
             return None
         if call.loop.time() >= call.deadline:
             return _not_returned(call)
-        return _too_many_lost(call.tenant, lost) if (lost := self._lost[call.tenant]) >= MAX_LOST_PER_TENANT else None
+        lost = sum(each.tenant == call.tenant for each in self._lost)
+        return _too_many_lost(call.tenant, lost) if lost >= MAX_LOST_PER_TENANT else None
 
     def _has_room(self, loop: asyncio.AbstractEventLoop) -> bool:
         running = len(self._running)
@@ -183,8 +197,8 @@ class FairThreads:
 
     def _release(self, call: _Call) -> None:
         """Give the thread of a call that ended back."""
-        if call.is_lost:
-            _count_down(self._lost, call.tenant)
+        if call in self._lost:
+            self._lost.remove(call)
             self._shares.charge(call.tenant, call.cpu_s)
         else:
             self._leave(call, call.cpu_s)
@@ -193,12 +207,13 @@ class FairThreads:
 
     def _leave(self, call: _Call, cpu_s: float) -> None:
         self._shares.end(self._running.pop(call), cpu_s)
-        _count_down(self._by_tenant, call.tenant)
+        self._by_tenant[call.tenant] -= 1
+        if not self._by_tenant[call.tenant]:
+            del self._by_tenant[call.tenant]
 
     def _lose(self, call: _Call) -> None:
         self._leave(call, 0.0)
-        call.is_lost = True
-        self._lost[call.tenant] += 1
+        self._lost.add(call)
         logger.warning(
             "A call for the tenant %s has not returned for %.1f s; it keeps its thread until it does (%d of %d lost "
             "calls).",
@@ -241,12 +256,6 @@ class FairThreads:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         self._begin_waiting(loop)
-
-
-def _count_down(calls: Counter[str], tenant: str) -> None:
-    calls[tenant] -= 1
-    if not calls[tenant]:
-        del calls[tenant]
 
 
 def _not_returned(call: _Call) -> DeadlineExceededError:

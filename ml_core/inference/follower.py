@@ -145,7 +145,7 @@ class AssignmentFollower:
 
     def _look(self) -> None:
         # A snapshot after a failure: the registry may have been restored from an older backup.
-        delta = self._feed.read(None if self._failures else self._assignment.generation)
+        delta = self._feed.read(None if self._failures else self._assignment.generation, self._table.take_freed())
         # An empty delta is applied too if its generation is new, so that the next read starts there.
         known = self._assignment
         if not delta.is_empty or (delta.generation, delta.replicas) != (known.generation, known.replicas):

@@ -7,10 +7,10 @@ import heapq
 import itertools
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
@@ -30,10 +30,14 @@ RETRY_MAX_S = 60.0
 _REMEMBERED_FAILURES = 10_000
 WITHIN_S = 60.0
 """Longest load of a version with code of its owner, which may not return from its constructor or its self-test."""
-MAX_LOST_LOADS, MAX_LOST_PER_TENANT = 16, 2
-"""Loads that did not end in that time and keep a thread; such versions are not loaded while there are so many. Nor do
-more loads stand aside: all of them may be lost."""
+MAX_OWN, MAX_OWN_PER_TENANT = 16, 2
+"""Such loads at the same time; others wait in the queue. All of them may hang, and give their places back then."""
+MAX_LOST_LOADS, MAX_LOST_PER_TENANT = 32, 2
+"""Loads that did not end in that time and keep their threads. For a tenant with so many no more versions with code of
+their owners are loaded. After so many of all tenants the process has to be replaced, since nothing else ends them."""
 _ASIDE_AFTER_S = 1.0
+# Loads ahead that are looked at for one that may begin.
+_LOOK_AHEAD = 256
 
 
 class LoadPriority(IntEnum):
@@ -62,7 +66,8 @@ class _Job(Generic[T]):
 class LoadQueue(Generic[T]):
     """Runs loads, one per version at a time, on daemon threads. A thread starts on demand and ends with the queue.
 
-    Loads ahead of requests run one at a time, and only while no other load waits.
+    Loads ahead of requests run one at a time, and only while no other load may begin. Those of versions with code of
+    their owners are bounded, in each tenant and in all (``MAX_OWN``).
 
     Args:
         threads: Concurrent loads.
@@ -86,6 +91,7 @@ class LoadQueue(Generic[T]):
         # Waiting loads ahead, the next one first. There may be 100,000, so they are no jobs yet: a future takes 1 kB.
         self._ahead: OrderedDict[VersionKey, tuple[ServableVersion, Run[T]]] = OrderedDict()
         self._ahead_job: _Job[T] | None = None  # the one that runs, or after which the queue rests
+        self._own: Counter[str] = Counter()  # by tenant, running loads of versions with code of their owners
         self._closed = False
 
     def __len__(self) -> int:
@@ -247,21 +253,45 @@ class LoadQueue(Generic[T]):
 
     def _next(self) -> _Job[T] | None:
         with self._changed:
-            while self._heap and self._threads <= self._max_threads:
-                job = heapq.heappop(self._heap)[2]
-                if not job.started:
-                    return self._started(job)
-            if self._ahead and self._ahead_job is None and self._threads <= self._max_threads:
-                key, (version, run) = self._ahead.popitem(last=False)
-                job = self._jobs[key] = self._ahead_job = _Job(version, LoadPriority.PRELOAD, run)
-                return self._started(job)
-            self._threads -= 1
-            return None
+            job = None
+            if self._threads <= self._max_threads:
+                job = self._next_queued() or self._next_of_ahead()
+            if job is None:
+                self._threads -= 1
+                return None
+            job.started = True
+            if job.version.modules:
+                self._own[job.version.ref.tenant_id] += 1
+            job.future.set_running_or_notify_cancel()
+            return job
 
-    def _started(self, job: _Job[T]) -> _Job[T]:
-        job.started = True
-        job.future.set_running_or_notify_cancel()
-        return job
+    def _next_queued(self) -> _Job[T] | None:
+        held = []
+        found = None
+        while self._heap and found is None:
+            entry = heapq.heappop(self._heap)
+            if not entry[2].started:
+                if self._may_begin(entry[2].version):
+                    found = entry[2]
+                else:
+                    held.append(entry)
+        for entry in held:
+            heapq.heappush(self._heap, entry)
+        return found
+
+    def _next_of_ahead(self) -> _Job[T] | None:
+        if self._ahead_job is None:
+            for key, (version, run) in itertools.islice(self._ahead.items(), _LOOK_AHEAD):
+                if self._may_begin(version):
+                    del self._ahead[key]
+                    job = self._jobs[key] = self._ahead_job = _Job(version, LoadPriority.PRELOAD, run)
+                    return job
+        return None
+
+    def _may_begin(self, version: ServableVersion) -> bool:
+        own = self._own
+        is_free = own[version.ref.tenant_id] < MAX_OWN_PER_TENANT and own.total() < MAX_OWN
+        return is_free or not version.modules
 
     def _rest_after(self, job: _Job[T], load_s: float) -> None:
         with self._changed:
@@ -274,6 +304,8 @@ class LoadQueue(Generic[T]):
     def _finish(self, job: _Job[T]) -> None:
         with self._changed:
             del self._jobs[version_key(job.version)]
+            if job.version.modules:
+                self._own -= Counter([job.version.ref.tenant_id])
             self._changed.notify_all()
 
 
@@ -282,7 +314,7 @@ class LoadsOfOwners(Generic[T]):
 
     Args:
         load: Loads a version.
-        queue: Runs the loads; one that takes long stands aside, while there are few of them.
+        queue: Runs the loads; one that takes long stands aside.
         within_s: Longest load.
     """
 
@@ -291,63 +323,55 @@ class LoadsOfOwners(Generic[T]):
         self._queue = queue
         self._within_s = within_s
         self._lock = threading.Lock()
-        self._lost: dict[VersionKey, threading.Thread] = {}
-        self._aside: set[VersionKey] = set()
+        self._lost: set[VersionKey] = set()
 
     def __call__(self, version: ServableVersion, priority: LoadPriority) -> T:
         """Load a version.
 
         Raises:
-            ModelLoadError: The load did not end in time, or too many have not.
+            ModelLoadError: The load did not end in time, or others of the tenant have not.
         """
         self._check(version)
         loaded: Future[T] = Future()
-        thread = threading.Thread(target=self._run, args=(version, loaded), name="mlcore-load-own", daemon=True)
-        thread.start()
+        threading.Thread(target=self._run, args=(version, loaded), name="mlcore-load-own", daemon=True).start()
         wait([loaded], min(_ASIDE_AFTER_S, self._within_s))
         if not loaded.done():
-            with self._standing_aside(version_key(version), priority):
+            with self._queue.aside(priority):
                 wait([loaded], max(0.0, self._within_s - _ASIDE_AFTER_S))
-        if not loaded.done():
-            with self._lock:
-                self._lost[version_key(version)] = thread
-            raise _refused(version, f"{version.ref} was not loaded within {self._within_s:g} s")
+        with self._lock:
+            if not loaded.done():
+                self._lost.add(version_key(version))
+                raise not_returning(version, f"{version.ref} was not loaded within {self._within_s:g} s")
         return loaded.result()
 
-    @contextmanager
-    def _standing_aside(self, key: VersionKey, priority: LoadPriority) -> Iterator[None]:
+    @property
+    def lost(self) -> set[VersionKey]:
+        """The versions whose loads did not end in time, and have not ended since."""
         with self._lock:
-            tenants = [tenant for tenant, *_ in (*self._aside, *self._lost)]
-            if may_stand_aside := len(tenants) < MAX_LOST_LOADS and tenants.count(key[0]) < MAX_LOST_PER_TENANT:
-                self._aside.add(key)
-        try:
-            with self._queue.aside(priority) if may_stand_aside else nullcontext():
-                yield
-        finally:
-            with self._lock:
-                self._aside.discard(key)
+            return set(self._lost)
 
     def _run(self, version: ServableVersion, loaded: Future[T]) -> None:
         try:
             loaded.set_result(self._load(version))
         except BaseException as error:  # noqa: BLE001 - raised where the load is awaited
             loaded.set_exception(error)
+        finally:
+            with self._lock:
+                self._lost.discard(version_key(version))
 
     def _check(self, version: ServableVersion) -> None:
-        with self._lock:
-            lost = self._lost = {key: thread for key, thread in self._lost.items() if thread.is_alive()}
+        lost = self.lost
         of_tenant = sum(key[0] == version.ref.tenant_id for key in lost)
         if version_key(version) in lost:
-            raise _refused(version, f"An earlier load of {version.ref} has not ended")
+            raise not_returning(version, f"An earlier load of {version.ref} has not ended")
         if of_tenant >= MAX_LOST_PER_TENANT:
-            raise _refused(version, f"{of_tenant} loads of other versions of the tenant have not ended")
-        if len(lost) >= MAX_LOST_LOADS:
-            raise _refused(version, "This replica has reached its limit of loads that have not ended")
+            raise not_returning(version, f"{of_tenant} loads of other versions of the tenant have not ended")
 
 
-def _refused(version: ServableVersion, why: str) -> ModelLoadError:
+def not_returning(version: ServableVersion, why: str) -> ModelLoadError:
+    """The error for a version that is not loaded because code of a model does not return."""
     return ModelLoadError(
-        f"{why}: code of a model does not return from loading or from its self-test.",
+        f"{why}: code of a model does not return.",
         remedy="Correct the code and register the model again. A load that does not end is ended with its process.",
         digest=str(version.digest),
         **version.ref.attributes,

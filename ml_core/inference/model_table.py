@@ -29,7 +29,7 @@ from ml_core.domain.replica_report import MAX_PENDING, LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
 from ml_core.ids import Digest, VersionRef
-from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue, LoadsOfOwners
+from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue, LoadsOfOwners, not_returning
 from ml_core.inference.pointers import Pointer, PointerKey, Pointers, VersionKey, pointer_key, version_key
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _EVICTION_SCAN = 512
 _NO_ROOM = (
     f"The served versions of the tenant have more than {MAX_TENANT_BYTES >> 20} MB of long signatures, self-tests and "
-    "compiled forms. Withdraw others, then promote this one again."
+    "compiled forms. Withdraw others; then this one is loaded by itself."
 )
 # Shorter loads count as this: what is measured below it is noise.
 _LEAST_LOAD_S = 0.001
@@ -188,6 +188,8 @@ class ModelTable:
         max_memory_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all other models are in
             use.
         load_threads: Concurrent loads.
+        refused: Version → the end of the time in which it is not loaded, in seconds since 1970, because its code did
+            not return in a replica before this one.
         clock: Monotonic, in seconds.
         hooks: Called when a load ends, and when models are added or evicted.
 
@@ -201,6 +203,7 @@ class ModelTable:
         *,
         max_memory_bytes: int,
         load_threads: int = 2,
+        refused: Mapping[VersionKey, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
@@ -213,6 +216,7 @@ class ModelTable:
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(threads=load_threads)
         self._load_own = LoadsOfOwners(self._measured, self._queue)
+        self._refused_until = refused or {}
         self.changed = threading.Event()
 
     # The assignment.
@@ -228,19 +232,21 @@ class ModelTable:
         """Apply a change of the assignment; versions are loaded in the background.
 
         A pointer beyond what its tenant may have in long documents keeps its present rollout (``MAX_TENANT_BYTES``)
-        until it moves again; it is pending as failed.
+        until it is applied again, see ``take_freed``; it is pending as failed.
         One thread at a time may call this and ``drop_tenant``.
 
         Args:
             rollouts: Pointer → rollout; None withdraws the pointer.
             is_snapshot: Whether to withdraw pointers that are not named.
-            keep: Unreadable pointers, which a snapshot does not withdraw.
+            keep: Pointers that could not be read, which a snapshot does not withdraw.
             first: Pointers whose versions are loaded before others, in this order.
         """
         if is_snapshot:
             for key in self._pointers.known() - {pointer_key(ref) for ref in (*rollouts, *keep)}:
                 with self._lock:
                     self._pointers.withdraw(key)
+            self._pointers.unread.clear()
+        self._pointers.unread |= {ref.tenant_id for ref in keep}
         by_key = {pointer_key(ref): rollout for ref, rollout in rollouts.items()}
         for key in dict.fromkeys([*(key for key in first if key in by_key), *by_key]):
             rollout = by_key[key]
@@ -277,8 +283,20 @@ class ModelTable:
         self._residents.rank(version)
         self._queue.forget(version)
 
+    def take_freed(self) -> list[str]:
+        """The tenants for which room came free since the last call, and that had too little of it for all pointers.
+
+        Their pointers are to be read and applied again. The thread of ``apply`` calls this.
+        """
+        pointers = self._pointers
+        short = {key[0] for key in pointers.refused} | pointers.unread
+        freed, pointers.freed = pointers.freed & short, set()
+        pointers.unread -= freed
+        return sorted(freed)
+
     def drop_tenant(self, tenant_id: str) -> None:
         """Withdraw every pointer of a tenant and free its models."""
+        self._pointers.unread.discard(tenant_id)
         with self._lock:
             for key in [key for key in self._pointers.known() if key[0] == tenant_id]:
                 self._pointers.withdraw(key)
@@ -405,6 +423,8 @@ class ModelTable:
         return self._admit(key, model, load_s)
 
     def _open(self, version: ServableVersion, priority: LoadPriority) -> LoadedModel:
+        if time.time() < self._refused_until.get(version_key(version), 0.0):
+            raise not_returning(version, f"{version.ref} is not loaded, since a replica was replaced because of it")
         try:
             opened = version.opened()
             return self._load_own(opened, priority) if opened.modules else self._measured(opened)
@@ -441,6 +461,11 @@ class ModelTable:
         self.changed.set()
         logger.info("Loaded %s (%.1f MB).", model.version.ref, model.memory_bytes / 2**20)
         return resident
+
+    @property
+    def lost_loads(self) -> set[VersionKey]:
+        """The versions whose loads did not end in time, and have not ended since."""
+        return self._load_own.lost
 
     def retry_failed(self) -> int:
         """Retry the failed loads of wanted versions whose pause is over; returns their number."""

@@ -113,12 +113,16 @@ class Pointers:
         by_key: The pointers. Only this class changes it.
         unproved: The number of wanted stable versions and canaries that have not passed their self-tests here.
         refused: Pointer → the first new version of its last move, for which there was no room.
+        unread: Tenants with pointers that could not be read, perhaps because they had too many long documents.
+        freed: Tenants that have fewer long documents since somebody emptied this.
     """
 
     def __init__(self, on_unnamed: Callable[[VersionKey], None] = lambda _: None) -> None:
         self.by_key: dict[PointerKey, Pointer] = {}
         self.unproved = 0
         self.refused: dict[PointerKey, str] = {}
+        self.unread: set[str] = set()
+        self.freed: set[str] = set()
         self._on_unnamed = on_unnamed
         # Tuples, since nearly all have one item: a set of one takes 200 bytes more, and there are 100,000 pointers.
         self._by_model: dict[tuple[str, str], tuple[str, ...]] = {}  # (tenant, model) → environments
@@ -200,7 +204,7 @@ class Pointers:
         return added <= replaced or self._long_bytes[key[0]] + added - replaced <= MAX_TENANT_BYTES
 
     def refuse(self, key: PointerKey, rollout: Rollout) -> None:
-        """Remember that there was no room for the rollout of a pointer, until it moves again or is withdrawn."""
+        """Remember that there was no room for the rollout of a pointer, until it is wanted again or withdrawn."""
         present = self.by_key.get(key)
         new = (each for each in rollout.versions() if present is None or not present.wants(version_key(each)))
         self.refused[key] = next(new, rollout.stable).ref.version
@@ -226,6 +230,8 @@ class Pointers:
         return pointer
 
     def _count(self, tenant: str, added_bytes: int) -> None:
+        if added_bytes < 0:
+            self.freed.add(tenant)
         if added_bytes:
             self._long_bytes[tenant] += added_bytes
             if not self._long_bytes[tenant]:

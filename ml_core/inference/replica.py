@@ -10,6 +10,7 @@ import logging
 import secrets
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,7 +26,7 @@ from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
-from ml_core.inference.recent import RecentPointers
+from ml_core.inference.recent import LostVersions, RecentPointers
 from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
 from ml_core.inference.traffic import TrafficCounter
@@ -35,6 +36,7 @@ from ml_core.models.store import platform_store
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.observability.hooks import combine
 from ml_core.registry.feed import FeedReader
+from ml_core.registry.leadership import Leadership
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.registry.replicas import ReplicaReports
@@ -48,6 +50,11 @@ START_WAIT_S = 20.0
 READING_WAIT_S = 100.0
 """How long it waits while it reads its first assignment. That of 100,000 pointers takes five seconds of one core."""
 _LOOK_S = 0.1
+REPLACED_AFTER_S = 30.0
+"""How long a replica that is to be replaced waits when its turn has come, for the successor of the one before.
+
+All replicas of a cell answer the same requests, so they lose their threads to the same models at the same time.
+"""
 MODELS_WAIT_S = 3.0
 """How long it loads models then before it is ready. Afterwards a request loads what it needs, before all others.
 
@@ -138,13 +145,17 @@ class Replica:
         self.sessions = Sessions(lambda: self._db.tenant_key, lambda: self._db.known_tenant_key)
         feed = FeedReader(self._db, cell)
         store = platform_store(settings)
+        self._lost = LostVersions(settings.platform.home, cell)
         self.table = ModelTable(
             Loader(functools.partial(load_version, store, trust=own_types.trusted(settings))),
             max_memory_bytes=serving.max_memory_mb * 2**20,
             load_threads=serving.load_threads,
+            refused=self._lost.read(),
             hooks=hooks,
         )
         assignment = Assignment()
+        # A number below that of the control loops, which is 1.
+        self._turn = Leadership(self._db.ingesting, -1 - zlib.crc32(cell.encode()) // 2)
         recent = RecentPointers(settings.platform.home, cell)
         self._recent = recent.read()
         self.follower = AssignmentFollower(
@@ -234,17 +245,22 @@ class Replica:
         return True
 
     def check_health(self) -> None:
-        """Check whether the replica must be replaced.
+        """Check whether the replica must be replaced. May wait for the registry.
 
         Raises:
-            PlatformError: The follower thread has ended, or too many calls of models have not returned.
+            PlatformError: The follower thread has ended; or too many calls or loads of models have not returned, and it
+                is this replica's turn to be replaced.
         """
         # An unavailable registry is no reason for a restart: the replica serves its last assignment.
         if not self.follower.is_alive:
             raise PlatformError("The follower thread has ended.", remedy="Replace the replica.", component="replica")
-        if self.service.is_spent:
+        if not self.service.is_spent:
+            self._turn.release()
+        # Without the registry it is nobody's turn: a successor would not know what to serve.
+        elif self._turn.holds() and time.monotonic() - self._turn.since >= REPLACED_AFTER_S:
+            self._lost.add(self.service.lost_versions)
             raise PlatformError(
-                f"{self.service.lost_calls} calls of models have not returned.",
+                f"{self.service.lost_calls} calls and {len(self.table.lost_loads)} loads of models have not returned.",
                 remedy="Replace the replica, and correct the models that its log names.",
                 component="replica",
             )
@@ -256,4 +272,5 @@ class Replica:
         self.table.close()
         self.service.close()
         self.recorder.close()
+        self._turn.release()
         self._db.close()

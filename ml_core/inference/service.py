@@ -30,7 +30,9 @@ from ml_core.inference.explanations import Explanations
 from ml_core.inference.fair_queue import Shares
 from ml_core.inference.fair_threads import FairThreads
 from ml_core.inference.follower import AssignmentFollower
+from ml_core.inference.loads import MAX_LOST_LOADS
 from ml_core.inference.model_table import ModelTable, Resident
+from ml_core.inference.pointers import VersionKey
 from ml_core.inference.prediction_log import PredictionRecorder
 from ml_core.inference.quotas import Quotas
 from ml_core.inference.routing import Router, Table, Target, VersionLookup
@@ -213,9 +215,10 @@ class PredictionService:
     async def room_for(self, tenant: str, model: str, size: int) -> AsyncIterator[None]:
         """Keep room in the queue of a model for a large request to predict while it is parsed.
 
-        Its rows, and the version that answers it, are taken to be as those of the model's last large request. A request
-        that is refused here would cost several times as much if it was read; the pause is for clients that send it
-        again at once.
+        Its rows, and the version that answers it, are taken to be as those of the model's last large request, and as
+        many as are permitted at most: one with long texts must not seem to have more than any queue has room for. Once
+        it is read, its own rows count. A request that is refused here would cost several times as much if it was read;
+        the pause is for clients that send it again at once.
 
         Raises:
             QueueFullError, ModelNotReadyError: As for ``predict``, after ``REFUSED_AFTER_S``.
@@ -226,7 +229,7 @@ class PredictionService:
             yield
             return
         try:
-            room = batcher.reserved(max(1, int(size / bytes_per_row)))
+            room = batcher.reserved(min(self.limits.max_rows, max(1, int(size / bytes_per_row))))
         except PredictionError:
             await asyncio.sleep(REFUSED_AFTER_S)
             raise
@@ -289,8 +292,14 @@ class PredictionService:
 
     @property
     def is_spent(self) -> bool:
-        """Whether so many calls are lost that the replica has to be replaced."""
-        return any(threads.is_spent for threads in self._all_threads)
+        """Whether so many calls or loads are lost that the replica has to be replaced."""
+        is_any = any(threads.is_spent for threads in self._all_threads)
+        return is_any or len(self._table.lost_loads) >= MAX_LOST_LOADS
+
+    @property
+    def lost_versions(self) -> set[VersionKey]:
+        """The versions of the lost calls and loads."""
+        return self._table.lost_loads.union(*(threads.lost_versions for threads in self._all_threads))
 
     def describe(self) -> dict[str, Any]:
         """The state of the replica and its failed loads."""
@@ -308,6 +317,7 @@ class PredictionService:
             "prediction_log": self.recorder.log.describe() if self.recorder else None,
             "issuer": self._tokens.describe() if self._tokens else None,
             "lost_calls": self.lost_calls,
+            "lost_loads": len(self._table.lost_loads),
             "failed_loads": len(failures),
             "failures": failures,
         }

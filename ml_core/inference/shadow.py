@@ -113,7 +113,7 @@ class Shadows:
         deadline = asyncio.get_running_loop().time() + WITHIN_S
         tenant, arguments = version.ref.tenant_id, (version, counts, rows, predictions)
         try:
-            asking = self.threads.submit(tenant, self._ask, *arguments, deadline=deadline)
+            asking = self.threads.submit(tenant, self._ask, *arguments, deadline=deadline, version=version_key(version))
         except RuntimeError:  # the threads are shut down
             logger.debug("A request for the shadow %s was dropped on shutdown.", version.ref)
         else:

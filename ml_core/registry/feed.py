@@ -94,7 +94,7 @@ class FeedReader:
         self._delta = Stream(self._versions(_SINCE))
         self._epoch: object = None
 
-    def read(self, after: int | None) -> AssignmentDelta:
+    def read(self, after: int | None, again: Sequence[str] = ()) -> AssignmentDelta:
         """What changed after a generation, in four queries at most, two for a promotion and one when nothing did.
 
         A key whose row can't be read counts as revoked. A pointer whose version can't be read is not named, so that a
@@ -103,19 +103,21 @@ class FeedReader:
         Args:
             after: The generation up to which the reader knows everything, or None for a snapshot. After a restore from
                 a backup it gives a snapshot too, whether or not the registry has reached that generation again.
+            again: Tenants of which a delta has all, whether or not it changed.
         """
         with self._db.serving() as connection:
             epoch, now, live, has_tenants, has_keys = connection.execute(self._clock, {"since": after or 0}).one()
             replicas = max(1, live)  # this one may not have reported yet
             if self._epoch not in (None, epoch):
                 after = None
-            if after == now:
+            if after == now and not again:
                 self._epoch = epoch
                 return AssignmentDelta(now, False, {}, {}, {}, epoch=epoch, replicas=replicas)
-            since = after if after is not None and after < now else None
+            since = after if after is not None and after <= now else None
             found = self._tenants(connection, since) if since is None or has_tenants else {}
             # In a delta, these may have come from another cell: all that they have is new here.
             changed = [] if since is None else [str(tenant) for tenant, policies in found.items() if policies]
+            changed += [tenant for tenant in again if tenant not in found]  # a deleted one is, and has nothing any more
             rollouts, unreadable = self._rollouts(connection, since, changed)
             keys = self._keys(connection, since, changed) if since is None or has_keys or changed else {}
             self._epoch = epoch
@@ -204,7 +206,7 @@ class FeedReader:
         ).select_from(joined.join(models, sa.and_(*of_model)))
         statement = statement.where(self._is_followed(pointer.tenant_id))
         is_live = sa.and_(pointer.version.is_not(None), sa.not_(_OF_DELETED_TENANT))
-        is_new = pointer.tenant_id == sa.any_(_CHANGED)
+        is_new = sa.and_(pointer.tenant_id == sa.any_(_CHANGED), sa.not_(_OF_DELETED_TENANT))
         return _restrict(statement, pointer.feed_generation, is_live, since, is_new)
 
     def _keys(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import MLFrameworkError
 
-# The first number is the platform's, see ``mlcore.advance_feed``; the second one is the control loop's.
-_TRY = sa.text("SELECT pg_try_advisory_xact_lock(1835167600, 1)")
+# The first number is the platform's, see ``mlcore.advance_feed``.
+_TRY = sa.text("SELECT pg_try_advisory_xact_lock(1835167600, :of)")
 _ALIVE = sa.text("SELECT 1")
 
 
@@ -22,11 +23,17 @@ class Leadership:
     ``holds`` is not called. One thread uses it.
 
     Args:
-        db: The registry, with a principal of the platform.
+        begin: Begins a transaction.
+        of: What they would do: a number of 32 bits with a sign.
+
+    Attributes:
+        since: When this process got the lock that it has, on the monotonic clock.
     """
 
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
+    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]], of: int) -> None:
+        self._begin = begin
+        self._of = of
+        self.since = 0.0
         self._transaction = ExitStack()
         self._connection: Connection | None = None
 
@@ -36,9 +43,9 @@ class Leadership:
             if self._connection is not None:
                 self._connection.execute(_ALIVE)
                 return True
-            connection = self._transaction.enter_context(self._db.platform())
-            if connection.scalar(_TRY):
-                self._connection = connection
+            connection = self._transaction.enter_context(self._begin())
+            if connection.scalar(_TRY, {"of": self._of}):
+                self._connection, self.since = connection, time.monotonic()
                 return True
         self.release()
         return False

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support import broken
+
 PLUGIN = "[ml_core.model_types]\nacme_scorer = acme_models:build\n"
 TRACE = "MLCORE_ACME_RAN"  # set in the environment by whatever must not run
 
@@ -123,6 +125,7 @@ def write(folder: Path, *, version: str = "1.2", entry_points: str = PLUGIN, mod
     files = {
         "acme_models/__init__.py": module,
         "acme_models/steps.py": STEPS,
+        "acme_models/broken.py": broken.MODULE,
         "acme_models/__main__.py": PROGRAM,
         f"acme_models-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: acme-models\nVersion: {version}\n",
         f"acme_models-{version}.dist-info/entry_points.txt": entry_points,

@@ -38,7 +38,7 @@ def recurse():
 
 def sleep():
     calls.append(threading.current_thread().name)
-    release.wait(60)
+    release.wait()
 
 
 def spoil(X):
@@ -90,6 +90,7 @@ DEEDS = {
     "print": lambda X: print("x" * 1_000_000),
     "mutate": spoil,
     "sleep": lambda X: sleep(),
+    "sleep 10 s": lambda X: release.wait(10),
 }
 
 

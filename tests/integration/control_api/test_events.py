@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 import zlib
+from contextlib import ExitStack
 
 import anyio
 import httpx
@@ -248,7 +249,7 @@ def test_a_tenant_has_so_many_streams(monkeypatch, db, tenant_id, other_tenant_i
                 wait_until(lambda: second.is_open)
                 refused = httpx.get(url, headers=bearer, trust_env=False)
                 assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
-                assert refused.headers["retry-after"] == "1"
+                assert refused.headers["retry-after"] == "30"
                 with listening(url.replace(tenant_id, other_tenant_id), **other) as foreign:
                     wait_until(lambda: foreign.is_open)
 
@@ -257,6 +258,33 @@ def test_a_tenant_has_so_many_streams(monkeypatch, db, tenant_id, other_tenant_i
                     return third.status == 200
 
             wait_until(may_enter)
+
+
+def test_no_tenants_take_all_streams_of_a_process(monkeypatch, db, tenant_id, other_tenant_id, bearer):
+    """A further one takes the place of one of the tenant that has most, until all have as many; who is refused is told
+    when to come again."""
+    monkeypatch.setattr(streams, "MAX_STREAMS", 4)
+    with served(mounted(create_app(Services(db)))) as port, ExitStack() as stack:
+        url = f"http://127.0.0.1:{port}/api/v1/tenants/{tenant_id}/events"
+        other = bearer_of(KeyRepository(db, other_tenant_id).create("listener", [Scope.READ]))
+
+        def open_stream(url, key):
+            heard = stack.enter_context(listening(url, **key))
+            wait_until(lambda: heard.is_open)
+            return heard
+
+        first = [open_stream(url, bearer) for _ in range(4)]
+        foreign = url.replace(tenant_id, other_tenant_id)
+        later = [open_stream(foreign, other) for _ in range(2)]
+        wait_until(lambda: [each.is_over for each in first].count(True) == 2)
+        for address, key in ((url, bearer), (foreign, other)):
+            refused = httpx.get(address, headers=key, trust_env=False)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+            assert "limit of event streams" in refused.json()["error"]["message"]
+        change(db, other_tenant_id)
+        wait_until(lambda: all(each.topics for each in later))
+        change(db, tenant_id)
+        wait_until(lambda: [bool(each.topics) for each in first].count(True) == 2)
 
 
 def test_a_stream_holds_no_thread_and_no_session(app, db, url, bearer):

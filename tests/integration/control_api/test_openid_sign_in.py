@@ -456,6 +456,29 @@ def test_many_at_once_wait(browsers, fresh, tenant_id):
     assert fresh.exchanges - asked == len(found) - 1 >= openid.EXCHANGES_AT_ONCE
 
 
+def test_a_flood_keeps_nobody_out_for_longer_than_it_lasts(platform, browsers, fresh, tenant_id, monkeypatch):
+    """Whoever was refused meanwhile has spent neither the code nor the attempt, and is signed in by loading the page
+    again after the pause that it was told."""
+    monkeypatch.setattr(openid, "EXCHANGES_PER_S", 0.1)
+    monkeypatch.setattr(openid, "EXCHANGES_AT_ONCE", 3)
+    address = platform()
+    browser, flooding = browsers(address), browsers(address)
+    fresh.claims = {"scope": "openid mlcore:read", "tenant": tenant_id}
+    back = fresh.log_in(begin(browser))
+    status = 401
+    while status == 401:
+        state = parse_qs(urlsplit(begin(flooding)).query)["state"][0]
+        status = flooding.get(CALLBACK, params={"state": state, "code": "x"}).status_code
+    assert status == 429
+    answer = browser.get(back)
+    refused(answer, "Too many people sign in at the same time. Load this page again in a moment.", status=429)
+    pause_s = int(answer.headers["retry-after"])
+    assert 1 <= pause_s <= 1 / openid.EXCHANGES_PER_S
+    time.sleep(pause_s)
+    assert browser.get(back).status_code == 303
+    assert browser.get(PATH).json()["principal"] == "oidc:ada"
+
+
 def test_another_site_begins_nothing(browser, tenant_id):
     """It could sign somebody in as another of the issuer's users, who looks at the console then."""
     for site in ("cross-site", "same-site"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,24 +13,27 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.listener import Listener
 from ml_core.database.tables import FEED_CHANNEL
+from ml_core.domain import version as version_module
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import CanaryRollout, PointerRef
 from ml_core.domain.rollout import Change, Trigger
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import InvalidTransitionError, ModelLoadError
-from ml_core.ids import TenantId, VersionId, VersionRef
+from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
+from ml_core.inference import pointers as pointers_module
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from ml_core.models.loading import LoadedModel
 from ml_core.models.own_types import Trust
+from ml_core.registry import feed as feed_module
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.moving import MoveRequest, prepare, swap
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from support.feeds import FeedState
-from support.registry import TICKETS, new_tenant, register, superuser
+from support.registry import SELF_TEST, SIGNATURE, TICKETS, new_tenant, register, superuser
 from support.waiting import wait_until
 
 ONE, TWO, THREE = (VersionId(name) for name in "123")
@@ -121,6 +125,37 @@ def test_a_canary_and_a_shadow_arrive_whole(
         assert (rollout.stable, rollout.canary, rollout.shadow) == (one, CanaryRollout(two, 7, "customer"), three)
         assert list(rollout.versions()) == [one, two, three]
         assert (rollout.generation, rollout.unreadable) == (3, ())
+
+
+@pytest.mark.parametrize("by", ["a delta", "a snapshot"])
+def test_a_pointer_for_which_there_was_no_room_follows_once_there_is(
+    db: DatabaseConnection,
+    tenant_id: TenantId,
+    start: Callable[..., Replica],
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+) -> None:
+    """Without another move of it, whether its move or the first read brought it."""
+    size = len(json.dumps(SIGNATURE.to_json())) + len(json.dumps(SELF_TEST.to_json())) + len("[]null")
+    for module in (feed_module, pointers_module):
+        monkeypatch.setattr(module, "MAX_TENANT_BYTES", size)
+    monkeypatch.setattr(version_module, "SHARED_BYTES", 0)
+    environments, models = EnvironmentRepository(db, tenant_id), [ModelId(name) for name in "abc"]
+    replica = start(poll_interval_s=0.05) if by == "a delta" else None
+    for model in models:
+        environments.promote(model, register(db, tenant_id, model_id=model).version, PRODUCTION)
+    replica = replica or start(poll_interval_s=0.05)
+
+    def wanted() -> set[str]:
+        return {model for tenant, model, _ in replica.table._pointers.by_key.copy() if tenant == tenant_id}
+
+    left = set(models)
+    while left:
+        wait_until(lambda: len(wanted() & left) == 1)
+        (model,) = wanted()
+        left.remove(model)
+        environments.withdraw(model, PRODUCTION)
+    wait_until(lambda: not wanted() and tenant_id not in replica.table._pointers.unread)
 
 
 @pytest.mark.parametrize("part", ["canary", "shadow"])

@@ -14,7 +14,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 1835167600 AND l.obj
 
 def test_one_of_two_holds(db: DatabaseConnection) -> None:
     """Until it lets go; asked again, it still holds."""
-    first, second = Leadership(db), Leadership(db)
+    first, second = Leadership(db.platform, 1), Leadership(db.platform, 1)
     try:
         assert [first.holds(), second.holds(), first.holds(), second.holds()] == [True, False, True, False]
         first.release()
@@ -26,7 +26,7 @@ def test_one_of_two_holds(db: DatabaseConnection) -> None:
 
 def test_who_loses_the_session_acts_no_more(db: DatabaseConnection) -> None:
     """It is told so at its next question, when another one acts already."""
-    first, second = Leadership(db), Leadership(db)
+    first, second = Leadership(db.platform, 1), Leadership(db.platform, 1)
     try:
         assert first.holds()
         with superuser(db) as session:
@@ -42,7 +42,7 @@ def test_who_loses_the_session_acts_no_more(db: DatabaseConnection) -> None:
 
 def test_nobody_waits_for_who_holds(db: DatabaseConnection) -> None:
     """Its transaction has no id and no snapshot: neither the audit nor a vacuum waits for it."""
-    leadership = Leadership(db)
+    leadership = Leadership(db.platform, 1)
     try:
         assert leadership.holds()
         assert leadership.holds()

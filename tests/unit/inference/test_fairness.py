@@ -192,3 +192,37 @@ def test_large_requests_that_find_no_room_are_refused_unread(cell, wake, monkeyp
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert len(parsed) == 10
+
+
+def test_a_large_request_is_judged_by_its_own_rows_once_it_is_read(cell, wake, monkeypatch):
+    """One with long texts is not refused because of the many short rows before it, and what is taken for one with long
+    texts takes no more room than there is."""
+    monkeypatch.setattr(CostModel, "estimate", lambda self, rows: 1.0)  # each call on a thread
+    key, path = cell.key(GLOBEX, Scope.PREDICT), BUSY.format(SLEEPERS[0])
+    short, long = [MEASURE] * 2_000, [{**MEASURE, "comment": "x" * 500_000}] * 10
+
+    async def main():
+        def ask(rows):
+            return asyncio.create_task(cell.ask_async(path, key, {"rows": rows}))
+
+        async def until(condition):
+            while not condition():
+                assert all(batcher._queued_rows <= 20_000 for batcher in cell.service._batchers.values())
+                await asyncio.sleep(0.01)
+
+        def large():
+            return cell.service._large.get((GLOBEX, SLEEPERS[0]), (None, 0.0))[1]
+
+        before = [ask(short), ask(short)]
+        await until(lambda: sum(batcher._queued_rows for batcher in cell.service._batchers.values()) > 2_000)
+        assert large() < 1_000
+        good = ask(long)
+        await until(lambda: large() > 100_000)
+        many = [ask(short) for _ in range(14)]
+        await until(lambda: sum(task.done() for task in many) >= 5)
+        assert {task.result().status_code for task in many if task.done()} == {429}
+        wake.set()
+        assert {(await task).status_code for task in (*before, good)} == {200}
+        assert {(await task).status_code for task in many} == {200, 429}
+
+    asyncio.run(asyncio.wait_for(main(), 60))

@@ -27,7 +27,7 @@ class Source:
         self.asked = queue.Queue()
         self.is_last_close = False
 
-    def read(self, after):
+    def read(self, after, again=()):
         self.asked.put(after)
         answer = self.answers.get(timeout=10)
         if isinstance(answer, Exception):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+from collections import Counter
 
 import pytest
 
+from ml_core.domain.version import RequiredModule
 from ml_core.exceptions import ModelLoadError
+from ml_core.ids import TenantId, VersionId, VersionRef
 from ml_core.inference import loads
-from ml_core.inference.loads import MAX_LOST_LOADS, MAX_LOST_PER_TENANT, LoadPriority, LoadQueue, LoadsOfOwners
+from ml_core.inference.loads import (
+    MAX_LOST_PER_TENANT,
+    MAX_OWN,
+    MAX_OWN_PER_TENANT,
+    LoadPriority,
+    LoadQueue,
+    LoadsOfOwners,
+)
 from ml_core.inference.pointers import version_key
 from support.inprocess_cell import GLOBEX, renamed, servable
+from support.waiting import wait_until
 
 
 @pytest.fixture
@@ -235,7 +247,7 @@ def test_a_load_that_does_not_return_is_refused_and_keeps_no_load_thread(queue, 
     with pytest.raises(ModelLoadError, match=r"An earlier load of .* has not ended"):
         queue.submit(versions[0], LoadPriority.DEMAND, own).result(10)
     own.go_on.set()
-    own._lost[version_key(versions[0])].join(10)
+    wait_until(lambda: not own.lost)
     assert queue.submit(versions[0], LoadPriority.DEMAND, own).result(10) == "a"
     with pytest.raises(SystemExit):
         queue.submit(versions[1], LoadPriority.DEMAND, own).result(10)
@@ -260,9 +272,14 @@ def test_the_queue_does_not_rest_after_a_load_ahead_that_hung(queue, own, versio
     assert done.wait(10)
 
 
-def test_few_loads_of_a_tenant_stand_aside(queue, versions, monkeypatch):
-    """All may be lost: one tenant would take all threads that may be, and no other could load its code."""
-    monkeypatch.setattr(loads, "_ASIDE_AFTER_S", 0.01)
+def with_code(version, name, tenant="t"):
+    """A version with code of its owner."""
+    ref = VersionRef(TenantId(tenant), version.ref.model_id, VersionId(name))
+    return dataclasses.replace(version, ref=ref, modules=(RequiredModule("acme_models"),))
+
+
+def test_few_loads_of_a_tenant_run_at_the_same_time(queue, versions):
+    """All may hang: one tenant would take all places, and no other could load its code. Those ahead wait as well."""
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def load(version):
@@ -271,17 +288,51 @@ def test_few_loads_of_a_tenant_stand_aside(queue, versions, monkeypatch):
         return version.ref.version
 
     own = LoadsOfOwners(load, queue)
-    waiting = [queue.submit(renamed(versions[0], f"h{n}"), LoadPriority.FLIP, own) for n in range(6)]
-    for _ in range(MAX_LOST_PER_TENANT + 1):  # the last one on the queue's thread
+    waiting = [queue.submit(with_code(versions[0], f"h{n}"), LoadPriority.FLIP, own) for n in range(6)]
+    ahead = threading.Event()
+    queue.submit_ahead(with_code(versions[0], "h6"), own)
+    queue.submit_ahead(versions[0], lambda version, _: ahead.set())
+    for _ in range(MAX_OWN_PER_TENANT):
         assert begun.acquire(timeout=10)
-    assert not begun.acquire(timeout=0.3)
+    assert ahead.wait(10)
+    assert queue.submit(versions[1], LoadPriority.FLIP, lambda version, _: version.ref.version).result(10) == "b"
+    assert not begun.acquire(timeout=0.1)
     go_on.set()
     assert [each.result(10) for each in waiting] == [f"h{n}" for n in range(6)]
-    assert own._aside == set()
+    assert queue.wait_idle(10)
+
+
+def test_loads_that_hang_give_their_places_back(queue, versions, monkeypatch):
+    """At their deadline, however many of however many tenants they are; another tenant's load waits no longer."""
+    monkeypatch.setattr(loads, "_ASIDE_AFTER_S", 0.01)
+    go_on, sound = threading.Event(), with_code(versions[0], "sound", "other")
+
+    def load(version):
+        assert version == sound or go_on.wait(60)
+        return version.ref.version
+
+    own = LoadsOfOwners(load, queue, within_s=2.0)
+    tenants = [f"t{n}" for n in range(MAX_OWN // MAX_OWN_PER_TENANT + 1)]
+    hanging = [with_code(versions[0], name, tenant) for name in "abcd" for tenant in tenants]
+    waiting = {version_key(each): queue.submit(each, LoadPriority.DEMAND, own) for each in hanging}
+    wait_until(lambda: queue._own.total() == MAX_OWN)
+    assert queue.submit(versions[1], LoadPriority.FLIP, lambda version, _: version.ref.version).result(1) == "b"
+    for _ in range(2):  # those that had no place begin at the deadline of the first
+        assert queue.submit(sound, LoadPriority.DEMAND, own).result(10) == "sound"
+        wait_until(lambda: own.lost)
+    for future in waiting.values():
+        with pytest.raises(ModelLoadError, match="code of a model does not return"):
+            future.result(20)
+    lost = Counter(tenant for tenant, *_ in own.lost)
+    assert set(lost) == set(tenants)
+    assert max(lost.values()) <= MAX_LOST_PER_TENANT + MAX_OWN_PER_TENANT - 1
+    go_on.set()
+    wait_until(lambda: not own.lost)
+    assert not +queue._own
 
 
 def test_loads_that_do_not_return_are_bounded(queue, own, store, fitted_measures, versions):
-    """In each tenant, whose other versions with code are refused then, and in all."""
+    """In each tenant, whose other versions with code are refused then; another tenant's are loaded."""
     for number in range(MAX_LOST_PER_TENANT):
         with pytest.raises(ModelLoadError, match="was not loaded"):
             own(renamed(versions[0], f"h{number}"), LoadPriority.FLIP)
@@ -289,7 +340,3 @@ def test_loads_that_do_not_return_are_bounded(queue, own, store, fitted_measures
         own(versions[2], LoadPriority.FLIP)
     other = servable(store, fitted_measures, "c", tenant=GLOBEX)
     assert own(other, LoadPriority.FLIP) == "c"
-    for number in range(MAX_LOST_LOADS - MAX_LOST_PER_TENANT):
-        own._lost[("t", str(number), "1", "0")] = next(iter(own._lost.values()))
-    with pytest.raises(ModelLoadError, match="reached its limit of loads"):
-        own(other, LoadPriority.FLIP)

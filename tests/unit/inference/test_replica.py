@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import httpx
 import pytest
 
-from ml_core.exceptions import ConfigurationError, DeadlineExceededError, PlatformError
-from ml_core.inference import fair_threads
+from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.inference.edge.app import build_app
-from ml_core.inference.fair_threads import MAX_LOST
 from ml_core.inference.replica import Replica
 from ml_core.settings import DatabaseSettings, PlatformSettings, ServingSettings, Settings
 from support.predictions import spooled
@@ -40,30 +37,6 @@ def test_without_the_registry_it_is_alive_and_not_ready(tmp_path):
         replica.stop()
     with pytest.raises(PlatformError, match="follower"):
         replica.check_health()
-
-
-def test_a_replica_whose_threads_are_lost_to_models_is_to_be_replaced(tmp_path, monkeypatch):
-    """Nothing else ends a call that does not return."""
-    monkeypatch.setattr(fair_threads, "LOST_AFTER_S", 0.0)
-    replica = Replica(Settings(DatabaseSettings(url=NOWHERE), platform=PlatformSettings(home=tmp_path)))
-    replica.start(wait_s=0.1)
-    wake = threading.Event()
-
-    async def hang():
-        loop, threads = asyncio.get_running_loop(), replica.service.threads
-        for number in range(MAX_LOST):
-            hanging = threads.submit(f"t{number}", wake.wait, 30, deadline=loop.time() + 0.01)
-            with pytest.raises(DeadlineExceededError):
-                await hanging
-
-    try:
-        asyncio.run(hang())
-        with pytest.raises(PlatformError, match="32 calls of models have not returned"):
-            replica.check_health()
-        assert ask(replica, "/healthz").json()["lost_calls"] == MAX_LOST
-        wake.set()
-    finally:
-        replica.stop()
 
 
 def test_it_can_be_told_to_fail_without_the_registry(tmp_path):

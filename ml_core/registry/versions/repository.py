@@ -297,15 +297,6 @@ class VersionRepository(OfTenant):
         with self._db.tenant(self._tenant_id) as connection:
             return registration.find(connection, self._tenant_id, name, None, same)
 
-    def trained_on(self, dataset_digest: str) -> Sequence[tuple[ModelId, VersionId]]:
-        """The versions that were trained on a dataset of these bytes, oldest first."""
-        of = versions.c
-        trained = sa.select(of.model_id, of.version)
-        trained = trained.filter_by(tenant_id=self._tenant_id, dataset_digest=Digest(dataset_digest))
-        statement = trained.order_by(of.created_at, of.model_id, of.version)
-        with self._db.tenant(self._tenant_id) as connection:
-            return [(ModelId(row.model_id), VersionId(row.version)) for row in connection.execute(statement)]
-
     def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
         """Two versions side by side, as ``ModelRegistry.compare_versions``."""
         return compare(self.get(model_id, version1), self.get(model_id, version2))

@@ -21,26 +21,22 @@ def is_run(tenant_id: TenantId, run_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
 
 
-def is_silent(dead_after_s: float) -> sa.ColumnElement[bool]:
+def _is_silent(dead_after_s: float) -> sa.ColumnElement[bool]:
     """The condition that a run's last heartbeat is older than that, by the database's clock."""
     return runs.c.heartbeat_at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, dead_after_s)
 
 
 def seen_status(dead_after_s: float) -> sa.ColumnElement[str]:
     """A run's status as it is shown: a running run that is silent is dead."""
-    lost = sa.and_(runs.c.status == RunStatus.RUNNING.value, is_silent(dead_after_s))
-    return sa.case((lost, RunStatus.DEAD.value), else_=runs.c.status)
+    return sa.case((in_status(RunStatus.DEAD, dead_after_s), RunStatus.DEAD.value), else_=runs.c.status)
 
 
 def in_status(status: RunStatus, dead_after_s: float) -> sa.ColumnElement[bool]:
     """The condition that ``seen_status`` is this one, in a form that the index over the stored status serves."""
-    stored = runs.c.status == status.value
-    if status is RunStatus.RUNNING:
-        return sa.and_(stored, sa.not_(is_silent(dead_after_s)))
-    if status is RunStatus.DEAD:
-        either = runs.c.status.in_([RunStatus.RUNNING.value, RunStatus.DEAD.value])
-        return sa.and_(either, sa.or_(stored, is_silent(dead_after_s)))
-    return stored
+    if status not in (RunStatus.RUNNING, RunStatus.DEAD):
+        return runs.c.status == status.value
+    silent = _is_silent(dead_after_s)
+    return sa.and_(runs.c.status == RunStatus.RUNNING.value, silent if status is RunStatus.DEAD else sa.not_(silent))
 
 
 def move(
@@ -71,10 +67,9 @@ def move(
     model_id = connection.scalar(statement)
     if model_id is None:
         status = require_run(connection, tenant_id, run_id)
-        is_alive = status is RunStatus.RUNNING
         raise RunStateError(
             f"The run {run_id} is {status} and can't {trigger}.",
-            remedy="Its last heartbeat is recent: cancel it first." if is_alive else "Start another run.",
+            remedy="Start another run.",
             tenant_id=tenant_id,
             run_id=run_id,
             status=status.value,

@@ -38,7 +38,6 @@ from ml_core.registry.runs import search, series
 from ml_core.registry.runs.comparing import condition
 from ml_core.registry.runs.lifecycle import (
     accept_results,
-    is_silent,
     lock_unused,
     move,
     require_run,
@@ -223,18 +222,6 @@ class RunRepository(OfTenant):
             is_tracked = runs.c.kind == TRACKED
             move(connection, self._tenant_id, run_id, RunTrigger.RESUME, is_tracked, **reopened)
             journal.record(connection, self._tenant_id, "run.resumed", {"run_id": run_id})
-
-    def mark_dead(self, run_id: str) -> None:
-        """Make the death of a silent run final: it ended with its last heartbeat, and can't come back.
-
-        Raises:
-            RunStateError: It has ended, or its last heartbeat is recent.
-        """
-        ended = {"finished_at": runs.c.heartbeat_at}
-        with journal.writing(self._db, self._tenant_id) as connection:
-            silent = is_silent(self._dead_after_s)
-            move(connection, self._tenant_id, run_id, RunTrigger.DIE, silent, **ended)
-            journal.record(connection, self._tenant_id, "run.marked_dead", {"run_id": run_id})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log the values of a step; an existing value of the step is replaced. Counts as a heartbeat.

@@ -18,7 +18,7 @@ from ml_core.exceptions import (
     InvalidRequestError,
     MLFrameworkError,
     PermissionDeniedError,
-    status_of,
+    is_unavailable,
 )
 from ml_core.ids import TenantId
 from ml_core.jobs.kinds import SPECS, kind_of
@@ -30,8 +30,6 @@ from ml_core.registry.promotion.rules import check_environment
 from ml_core.registry.schedules import Due, ScheduleRepository, due_schedules
 
 _log = logging.getLogger(__name__)
-
-UNAVAILABLE = 503
 
 
 class Schedules(ScheduleRepository):
@@ -115,7 +113,7 @@ def act(db: DatabaseConnection, found: Sequence[Due], work: Callable[[DatabaseCo
             refuse_revoked(db, due.schedule.tenant_id, due.principal)
             work(acting, due)
         except MLFrameworkError as error:
-            if status_of(error) == UNAVAILABLE:
+            if is_unavailable(error):
                 raise
             own.stop(due, str(error.public()))
         except Exception:  # noqa: BLE001 - one that was written past the checks; those of other tenants go on
@@ -182,12 +180,15 @@ def submitted(
     except IdempotencyConflictError:  # another process was faster, on an older version of the dataset
         found = jobs.find(key)
         return None if found is None else found.job_id, None
-    except AuthenticationError:
-        raise
     except MLFrameworkError as error:
-        if status_of(error) == UNAVAILABLE:
-            raise
-        return None, str(error.public())
+        return None, note_of(error)
+
+
+def note_of(error: MLFrameworkError) -> str:
+    """The note on a schedule whose work failed, unless that stops the schedule, or may pass."""
+    if isinstance(error, AuthenticationError) or is_unavailable(error):
+        raise error
+    return str(error.public())
 
 
 def key_of(schedule: Schedule) -> str:

@@ -27,9 +27,8 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.job import HOLDS_CORES, Attempt, JobKind, JobQuota, JobState
 from ml_core.ids import JobId, RunId, TenantId
 from ml_core.registry.jobs.lifecycle import attempt_from, in_seconds, is_job
-from ml_core.registry.missing import tenant_not_found
+from ml_core.registry.journal import lock_tenant
 from ml_core.registry.records import value_of
-from ml_core.registry.versions.rows import refusal
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -208,19 +207,14 @@ class JobQueue:
         """Set a tenant's share and bounds; jobs that run already go on.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
             PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
         """
         self._db.principal.require(Scope.ADMIN)
-        values = asdict(quota)
-        statement = insert(job_quotas).values(tenant_id=TenantId(tenant_id), **values)
-        try:
-            with self._db.platform() as connection:
-                connection.execute(statement.on_conflict_do_update(index_elements=["tenant_id"], set_=values))
-        except sa.exc.IntegrityError as error:
-            if refusal(error) == "fk_job_quotas_tenants":
-                raise tenant_not_found(TenantId(tenant_id)) from error
-            raise
+        name, values = TenantId(tenant_id), asdict(quota)
+        put = insert(job_quotas).values(tenant_id=name, **values)
+        with self._db.platform() as connection:
+            lock_tenant(connection, name)
+            connection.execute(put.on_conflict_do_update(index_elements=["tenant_id"], set_=values))
 
 
 def _claim(

@@ -77,11 +77,7 @@ class ChangeReader:
         self._db = db
 
     def look(self, before: Look | None) -> Look:
-        """What has changed since a look; without one only where the next begins.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-        """
+        """What has changed since a look; without one only where the next begins."""
         with self._db.platform() as connection:
             statement, compared = (_LOOK_FIRST, {}) if before is None else (_LOOK, before.parameters())
             (_, snapshot, position), *rows = connection.execute(statement, compared).all()
@@ -96,9 +92,6 @@ class ChangeReader:
         Args:
             tenant_id: Of this tenant; None: of any.
             after: The ``position`` of an earlier look, maybe of another process; None: nothing counts as missed.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
         """
         statement = _OF_ANY if tenant_id is None else _OF_ONE
         with self._db.platform() as connection:

@@ -97,11 +97,7 @@ class PlacementRepository:
         self._db = db
 
     def get(self, tenant_id: str) -> PlacementInfo:
-        """The placement of a tenant; the shared cell unless it was set.
-
-        Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
-        """
+        """The placement of a tenant; the shared cell unless it was set."""
         tenant = TenantRepository(self._db).get(tenant_id).tenant_id
         with self._db.platform() as connection:
             row = connection.execute(sa.select(placements).where(placements.c.tenant_id == tenant)).one_or_none()
@@ -111,7 +107,6 @@ class PlacementRepository:
         """Set where a tenant is served. The control loop moves it, without a failed request.
 
         Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
             PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
             InvalidRequestError: It has bounds, and no cell that they could be of.
         """
@@ -175,11 +170,7 @@ class PlacementRepository:
             )
 
     def move(self, tenant_id: str, *, to_dedicated: bool) -> None:
-        """Let the shared cell stop to follow a tenant, or follow it again.
-
-        Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
-        """
+        """Let the shared cell stop to follow a tenant, or follow it again."""
         name = TenantId(tenant_id)
         cell = dedicated_cell(name) if to_dedicated else SHARED_CELL
         moved = placements.update().where(placements.c.tenant_id == name).values(has_moved=to_dedicated)

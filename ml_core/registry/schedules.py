@@ -27,6 +27,7 @@ from ml_core.exceptions import Action, QuotaExceededError, ScheduleExistsError, 
 from ml_core.ids import JobId, ScheduleName, TenantId
 from ml_core.registry import journal
 from ml_core.registry.limits import check_document
+from ml_core.registry.missing import not_found
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
 
@@ -101,7 +102,7 @@ def _found(db: DatabaseConnection, statement: AnySelect) -> Sequence[Due]:
 
 
 class ScheduleRepository(OfTenant):
-    """The schedules of one tenant. A method that takes a name raises ``ScheduleNotFoundError`` if there is none."""
+    """The schedules of one tenant."""
 
     def add(
         self,
@@ -161,11 +162,7 @@ class ScheduleRepository(OfTenant):
         return value_of(Schedule, added)
 
     def get(self, name: str) -> Schedule:
-        """A schedule.
-
-        Raises:
-            ScheduleNotFoundError: There is none of this name.
-        """
+        """A schedule."""
         with self._db.tenant(self._tenant_id) as connection:
             row = connection.execute(sa.select(schedules).where(self._is(name))).one_or_none()
         if row is None:
@@ -257,13 +254,7 @@ class ScheduleRepository(OfTenant):
         journal.record(connection, self._tenant_id, action, {"schedule": str(name)}, details)
 
     def _not_found(self, name: str) -> ScheduleNotFoundError:
-        return ScheduleNotFoundError(
-            f"There is no schedule {str(name)[:40]!r}.",
-            remedy="List the tenant's schedules.",
-            action=Action.of("schedules.list", tenant=str(self._tenant_id)),
-            tenant_id=self._tenant_id,
-            schedule=str(name)[:40],
-        )
+        return not_found(ScheduleNotFoundError, "schedule", name, self._tenant_id)
 
 
 def _now(connection: Connection) -> datetime:

@@ -77,9 +77,6 @@ class VerdictRepository(OfTenant):
             only_alerts: Without those that have no alert.
             limit: At most so many, 1 to 1000.
             cursor: ``next_cursor`` of the page before.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
         """
         statement = sa.select(live_verdicts).join(environments, _COUNTS).where(_OF.tenant_id == self._tenant_id)
         if only_alerts:
@@ -95,7 +92,6 @@ class VerdictRepository(OfTenant):
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``admin``: the platform measures.
-            TenantNotFoundError: There is no such tenant, or it was deleted.
         """
         self._db.principal.require(Scope.ADMIN)
         found = {"version": version, "quality": quality.value, "drift": drift.value}

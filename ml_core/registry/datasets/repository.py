@@ -84,7 +84,6 @@ class DatasetRepository(OfTenant):
             number: Which version, where the name does not say it.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             InvalidRequestError: The name says another number, or what follows its ``@`` is not a number.
         """
         name, number = _which(dataset_id, number)
@@ -121,7 +120,6 @@ class DatasetRepository(OfTenant):
             number: As for ``get``.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             ArtifactIntegrityError: Its file is missing or was changed.
         """
         version = dataset_id if isinstance(dataset_id, DatasetVersion) else self.get(dataset_id, number)
@@ -273,9 +271,6 @@ class DatasetRepository(OfTenant):
             dataset_id: The dataset.
             number: The first version; None: the newest that is not archived.
             other: The version that is compared with it; None: the newest.
-
-        Raises:
-            DatasetNotFoundError: There is no such version.
         """
         first, second = self.get(dataset_id, number), self.get(dataset_id, other)
         old, new = ({each.name: each for each in of.profile.columns} for of in (first, second))
@@ -297,7 +292,6 @@ class DatasetRepository(OfTenant):
         """Hide a version; archiving it again changes nothing.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             DatasetInUseError: A gate compares versions on it.
         """
         name = DatasetId(dataset_id)
@@ -308,11 +302,7 @@ class DatasetRepository(OfTenant):
             self._set_archived_at(connection, name, number, archived_at, "dataset.version_archived")
 
     def restore(self, dataset_id: str, number: int) -> None:
-        """Show an archived version again; restoring one that is not archived changes nothing.
-
-        Raises:
-            DatasetNotFoundError: There is no such version.
-        """
+        """Show an archived version again; restoring one that is not archived changes nothing."""
         with journal.writing(self._db, self._tenant_id) as connection:
             self._set_archived_at(connection, DatasetId(dataset_id), number, None, "dataset.version_restored")
 
@@ -320,7 +310,6 @@ class DatasetRepository(OfTenant):
         """Delete a version, with its file unless another version has the same bytes. Its number is never used again.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             DatasetInUseError: A model version was trained on it, and no other version has the same bytes; or a gate
                 compares versions on it.
             ModelSaveError: The version is deleted, but the store refuses to delete the file.

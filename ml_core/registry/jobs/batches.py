@@ -72,7 +72,7 @@ ORDER BY count(*) DESC, reason LIMIT 20
 
 
 class JobBatchRepository:
-    """The batches of the platform. A method that takes a batch raises ``JobNotFoundError`` if there is no such batch.
+    """The batches of the platform. One that does not exist is a ``JobNotFoundError``.
 
     Args:
         db: The registry; its principal belongs to no tenant.
@@ -133,11 +133,7 @@ class JobBatchRepository:
             return self._get(connection, row["batch_id"])
 
     def get(self, batch_id: str) -> JobBatch:
-        """A batch, with the reasons of its failures.
-
-        Raises:
-            JobNotFoundError: There is no such batch.
-        """
+        """A batch, with the reasons of its failures."""
         with self._db.platform() as connection:
             return self._get(connection, batch_id)
 
@@ -150,11 +146,7 @@ class JobBatchRepository:
         return page.map(lambda row: _batch_from(row, counts))
 
     def cancel(self, batch_id: str, reason: str = "") -> JobBatch:
-        """Cancel the jobs that have not ended: at once those that wait, within seconds those that run.
-
-        Raises:
-            JobNotFoundError: There is no such batch.
-        """
+        """Cancel the jobs that have not ended: at once those that wait, within seconds those that run."""
         self._db.principal.require(Scope.ADMIN)
         with self._changing() as connection:
             tenants = self._locked(connection, batch_id, JobTrigger.CANCEL)
@@ -163,11 +155,7 @@ class JobBatchRepository:
             return self._get(connection, batch_id)
 
     def retry(self, batch_id: str) -> JobBatch:
-        """Queue the jobs again that failed or were cancelled; ``refused`` of the result are those whose quota refuses.
-
-        Raises:
-            JobNotFoundError: There is no such batch.
-        """
+        """Queue the jobs again that failed or were cancelled; ``refused`` are those whose quota refuses."""
         self._db.principal.require(Scope.ADMIN)
         with self._changing() as connection:
             tenants = self._locked(connection, batch_id, JobTrigger.RETRY)

@@ -11,9 +11,10 @@ from ml_core.database.tables import jobs
 from ml_core.domain.api_key import Grant
 from ml_core.domain.job import HOLDS_CORES, MOVES, Attempt, Job, JobKind, JobState, JobTrigger, sources
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import Action, JobNotFoundError, JobStateError
+from ml_core.exceptions import JobNotFoundError, JobStateError
 from ml_core.ids import BatchId, JobId, RunId, TenantId
 from ml_core.registry import journal
+from ml_core.registry.missing import not_found
 from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ def move(
         The job afterwards.
 
     Raises:
-        JobNotFoundError: There is no such job.
         JobStateError: Its state does not permit it, or another attempt goes on.
     """
     row = connection.execute(_LOCK, {"tenant": tenant_id, "job": job_id}).one_or_none()
@@ -114,14 +114,7 @@ def in_seconds(seconds: float) -> sa.ColumnElement[Any]:
 
 def job_not_found(tenant_id: TenantId, job_id: str) -> JobNotFoundError:
     """The error for a job that does not exist."""
-    shown = str(job_id)[:40]
-    return JobNotFoundError(
-        f"There is no job {shown!r}.",
-        remedy="List the tenant's jobs.",
-        action=Action.of("jobs.list", tenant=str(tenant_id)),
-        tenant_id=tenant_id,
-        job_id=shown,
-    )
+    return not_found(JobNotFoundError, "job", job_id, tenant_id)
 
 
 def _refused(row: AnyRow, trigger: JobTrigger, why: str, remedy: str) -> JobStateError:

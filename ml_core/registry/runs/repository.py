@@ -38,12 +38,12 @@ from ml_core.registry.runs import search, series
 from ml_core.registry.runs.comparing import condition
 from ml_core.registry.runs.lifecycle import (
     accept_results,
+    add_parameters,
     lock_unused,
     move,
     require_run,
     run_not_found,
 )
-from ml_core.registry.runs.parameters import add_parameters
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.search import write_tags
@@ -62,7 +62,7 @@ _BEATS_PER_BOUND = 4  # within the time after which a run counts as dead: three 
 
 
 class RunRepository(OfTenant):
-    """The runs of one tenant. A method that takes a run raises ``RunNotFoundError`` if there is no such run.
+    """The runs of one tenant.
 
     A run of the kind ``mlflow`` takes parameters, metrics and files after its end, too.
 
@@ -108,7 +108,6 @@ class RunRepository(OfTenant):
             Its id: ``run_`` and 16 hexadecimal digits.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
             RunNotFoundError: There is no such parent.
             RunStateError: There is a run with this id.
             InvalidRequestError: A parameter or tag can't be stored.

@@ -91,7 +91,6 @@ class ModelRepository(OfTenant):
         """Hide a model with all its versions; archiving it again changes nothing.
 
         Raises:
-            ModelNotFoundError: There is no such model.
             VersionInUseError: An environment serves one of its versions.
         """
         name = ModelId(model_id)
@@ -102,11 +101,7 @@ class ModelRepository(OfTenant):
             self._change(connection, name, "model.archived", archived_at=kept)
 
     def restore(self, model_id: str) -> None:
-        """Show an archived model again; restoring one that is not archived changes nothing.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
+        """Show an archived model again; restoring one that is not archived changes nothing."""
         name = ModelId(model_id)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
@@ -118,7 +113,6 @@ class ModelRepository(OfTenant):
         Its moves stay in the history; no number or name is reused for other bytes.
 
         Raises:
-            ModelNotFoundError: There is no such model.
             VersionInUseError: An environment serves one of its versions, or a hold forbids it.
             ModelSaveError: The store refuses to remove bytes; the rows are deleted, and the collection tries again.
         """
@@ -167,7 +161,6 @@ def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *
 
     Raises:
         ModelNotFoundError: There is no such model.
-        TenantNotFoundError: There is no such tenant, or it was deleted.
     """
     found = connection.scalar(_LOCK_SHARED if shared else _LOCK, {"tenant": tenant_id, "model": model_id})
     if found is None:

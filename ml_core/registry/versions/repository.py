@@ -120,7 +120,6 @@ class VersionRepository(OfTenant):
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
             ModelSaveError: The store or the registry refuses; nothing is left behind.
-            TenantNotFoundError: There is no such tenant.
             MLFrameworkError: As for ``register``.
         """
         self._db.principal.require(Scope.TRAIN)  # before anything is stored
@@ -158,7 +157,6 @@ class VersionRepository(OfTenant):
             actor: Who registers it.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
             MLFrameworkError: As for ``registration.register``.
         """
         registration.check_draft(draft)
@@ -184,11 +182,7 @@ class VersionRepository(OfTenant):
             return registration.refuse_in_vain(connection, self._tenant_id, name, model_type, wanted)
 
     def get(self, model_id: str, version: str | None = None) -> ModelVersion:
-        """A version by name, archived ones too; without a name the newest that is not archived.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
+        """A version by name, archived ones too; without a name the newest that is not archived."""
         with self._db.tenant(self._tenant_id) as connection:
             return self._get(connection, ModelId(model_id), None if version is None else VersionId(version))
 
@@ -270,7 +264,6 @@ class VersionRepository(OfTenant):
             InvalidRequestError: A bound, the sorting, the limit, the text or the cursor can't be used; or no version
                 has such a metric or type.
             RequestTooLargeError: There are more than 30 filters; each tag and bound of a metric counts.
-            ModelNotFoundError: There is no such model.
         """
         query = VersionQuery(
             model_id=None if model_id is None else ModelId(model_id),
@@ -357,7 +350,6 @@ class VersionRepository(OfTenant):
             The version with all of its tags.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             InvalidRequestError: A key is not a text of 1 to 250 characters, or a value is not one of at most 8,000.
         """
         name, wanted = ModelId(model_id), VersionId(version)
@@ -373,18 +365,13 @@ class VersionRepository(OfTenant):
         """Hide a version; archiving it again changes nothing.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             VersionInUseError: An environment serves it.
         """
         hidden = sa.func.coalesce(versions.c.archived_at, sa.func.now())
         self._set_archived_at(model_id, version, VersionTrigger.ARCHIVE, hidden, "version.archived")
 
     def restore(self, model_id: str, version: str) -> None:
-        """Show an archived version again; restoring one that is not archived changes nothing.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
+        """Show an archived version again; restoring one that is not archived changes nothing."""
         self._set_archived_at(model_id, version, VersionTrigger.RESTORE, None, "version.restored")
 
     def _set_archived_at(self, model_id: str, version: str, trigger: VersionTrigger, moment: Any, action: str) -> None:
@@ -403,7 +390,6 @@ class VersionRepository(OfTenant):
         Its name can only be registered again with the same bytes.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             VersionInUseError: An environment serves it, another version was made from it, or a hold forbids it.
             ModelSaveError: The store refuses to remove the bytes; the row is deleted, and the collection tries again.
         """

@@ -135,7 +135,7 @@ def test_a_heartbeat_survives_an_absent_registry(
     """A sign of life that can't be given is tried again at the next turn."""
     runs = RunRepository(short, tenant_id)
     run_id = runs.start(TICKETS)
-    url = short._urls
+    url = short.urls
     with runs.heartbeat(run_id):
         monkeypatch.setattr(short, "_urls", type(url)(**{**vars_of(url), "app": "postgresql://127.0.0.1:1/none"}))
         wait_until(lambda: "postgresql://127.0.0.1:1/none" in short._engines)

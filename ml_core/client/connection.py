@@ -155,14 +155,7 @@ class Connection:
 
 
 class SyncConnection(Connection):
-    """Sends a call and waits for the answer.
-
-    Args:
-        url: See ``Connection``.
-        api_key: See ``Connection``.
-        timeout_s: See ``Connection``.
-        transport: Instead of the network.
-    """
+    """Sends a call and waits for the answer; ``transport`` takes the place of the network."""
 
     def __init__(
         self, url: str, api_key: str | None, timeout_s: float, transport: httpx.BaseTransport | None = None

@@ -184,15 +184,10 @@ class JobRepository(OfTenant):
             self._record(connection, job, "job.retried")
         return job
 
-    def usage(self) -> JobUsage:
-        """What the tenant uses of its quota."""
+    def share(self) -> tuple[JobQuota, JobUsage]:
+        """The tenant's quota, and what it uses of it."""
         with self._db.tenant(self._tenant_id) as connection:
-            return self._share(connection)[1]
-
-    def quota(self) -> JobQuota:
-        """The tenant's quota."""
-        with self._db.tenant(self._tenant_id) as connection:
-            return self._share(connection)[0]
+            return self._share(connection)
 
     def log(self, job_id: str, after: int = 0) -> JobLog:
         """What the attempts of a job said, from a position of the log."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -46,8 +46,9 @@ class Checkpoints(Protocol):
     def save(self, key: str, estimator: Any) -> None:
         """Keep a fitted estimator. What fails costs another attempt time and nothing else."""
 
-    def advance(self, done: int, total: int) -> None:
-        """So many of so many rounds are done."""
+    @property
+    def advance(self) -> Callable[[int, int], object]:
+        """Called with the rounds that are done, and all."""
 
 
 class Pace:

@@ -66,6 +66,9 @@ class RunRepository(OfTenant):
 
     A run of the kind ``mlflow`` takes parameters, metrics and files after its end, too.
 
+    Attributes:
+        beat_every_s: Seconds between two heartbeats.
+
     Args:
         db: The registry.
         tenant_id: The tenant.
@@ -76,6 +79,7 @@ class RunRepository(OfTenant):
         super().__init__(db, tenant_id)
         self._store = store
         self._dead_after_s = db.settings.registry.run_dead_after_s
+        self.beat_every_s = self._dead_after_s / _BEATS_PER_BOUND
 
     @cached_property
     def artifacts(self) -> RunArtifacts:
@@ -192,7 +196,7 @@ class RunRepository(OfTenant):
 
     def heartbeat(self, run_id: str) -> AbstractContextManager[None]:
         """Send heartbeats from a thread while a block runs: four in each ``MLCORE_RUN_DEAD_AFTER_S``."""
-        return beating(lambda: self.beat(run_id), self._dead_after_s / _BEATS_PER_BOUND)
+        return beating(lambda: self.beat(run_id), self.beat_every_s)
 
     def finish(self, run_id: str) -> None:
         """End a run that succeeded.

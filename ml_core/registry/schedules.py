@@ -70,9 +70,6 @@ def due_schedules(db: DatabaseConnection, *, on_drift: bool = False) -> Sequence
     Args:
         db: The registry.
         on_drift: Those that train on an alert only; False: the others.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
     """
     is_due = (_OF.state == ScheduleState.ACTIVE.value, _OF.next_at <= sa.func.now())
     of_kind = _OF.on_drift.is_not(None) if on_drift else _OF.on_drift.is_(None)
@@ -80,11 +77,7 @@ def due_schedules(db: DatabaseConnection, *, on_drift: bool = False) -> Sequence
 
 
 def retraining_schedules(db: DatabaseConnection) -> Sequence[Due]:
-    """The schedules of all tenants whose retraining goes on.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
-    """
+    """The schedules of all tenants whose retraining goes on."""
     goes_on = (_OF.retraining.is_not(None), _OF.state != ScheduleState.STOPPED.value)
     return _found(db, _OF_LIVING.where(*goes_on).order_by(_OF.tenant_id, _OF.name))
 

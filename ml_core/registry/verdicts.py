@@ -107,9 +107,6 @@ def unmeasured(db: DatabaseConnection, limit: int) -> Sequence[Unmeasured]:
     """Environments whose version was not measured within the last hour, the longest unmeasured first.
 
     One that has another version now keeps its place: else whoever promotes all the time would keep all others waiting.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
     """
     is_recent = sa.and_(_OF.version == _POINTER.version, _OF.measured_at > sa.func.now() - MEASURED_EVERY)
     statement = (
@@ -125,11 +122,7 @@ def unmeasured(db: DatabaseConnection, limit: int) -> Sequence[Unmeasured]:
 
 
 def alerting_tenants(db: DatabaseConnection, limit: int) -> Sequence[TenantAlerts]:
-    """The tenants that have alerts, those with the most first.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
-    """
+    """The tenants that have alerts, those with the most first."""
     alert = Verdict.ALERT.value
     quality, drift = (sa.func.count().filter(_OF[name] == alert).label(name) for name in ("quality", "drift"))
     statement: AnySelect = (

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection, acting
+from ml_core.database.connection import acting
 from ml_core.database.tables import audit, job_batches, jobs
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.dataset import parse_reference
@@ -29,7 +29,7 @@ from ml_core.registry.jobs.quotas import check_share, shares
 from ml_core.registry.jobs.repository import check_key, check_options
 from ml_core.registry.limits import check_document
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import value_of
+from ml_core.registry.records import OfPlatform, value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -71,15 +71,8 @@ ORDER BY count(*) DESC, reason LIMIT 20
 """)
 
 
-class JobBatchRepository:
-    """The batches of the platform. One that does not exist is a ``JobNotFoundError``.
-
-    Args:
-        db: The registry; its principal belongs to no tenant.
-    """
-
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
+class JobBatchRepository(OfPlatform):
+    """The batches of the platform. One that does not exist is a ``JobNotFoundError``."""
 
     def submit(
         self,
@@ -96,7 +89,7 @@ class JobBatchRepository:
         left out and listed. Arguments as ``JobRepository.submit``; all jobs are submitted, or none.
 
         Raises:
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
             InvalidRequestError: A number is out of range.
             RequestTooLargeError: The spec is too large.
             IdempotencyConflictError: The key belongs to a batch with another spec.

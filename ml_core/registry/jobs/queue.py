@@ -168,7 +168,7 @@ class JobQueue(OfPlatform):
         return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), RunId(row[3]), *row[4:]) for row in rows]
 
     def active(self, limit: int) -> Sequence[ActiveJob]:
-        """The first jobs of all tenants that hold cores, the longest waiting first; after them those that are queued."""
+        """The first jobs of all tenants that hold cores, the longest waiting first; then those that are queued."""
         of = jobs.c
         columns = [of[field.name] for field in dataclasses.fields(ActiveJob)]
         is_waiting = of.state == JobState.QUEUED.value

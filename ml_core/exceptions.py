@@ -402,7 +402,7 @@ class PromotionRefusedError(MLFrameworkError):
 
 
 class InvalidTransitionError(MLFrameworkError):
-    """The state of an environment or a version (``phase``) does not permit the change (``trigger``)."""
+    """The state of an environment (``phase``) does not permit the change (``trigger``)."""
 
     code = "invalid_transition"
     fields = ("model_id", "environment", "phase", "trigger")

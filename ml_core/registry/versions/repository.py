@@ -15,7 +15,6 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
-from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
 from ml_core.domain.metric import Metric, parse_bound
 from ml_core.domain.version import (
     Compilation,
@@ -368,19 +367,19 @@ class VersionRepository(OfTenant):
             VersionInUseError: An environment serves it.
         """
         hidden = sa.func.coalesce(versions.c.archived_at, sa.func.now())
-        self._set_archived_at(model_id, version, VersionTrigger.ARCHIVE, hidden, "version.archived")
+        self._set_archived_at(model_id, version, hidden, "version.archived")
 
     def restore(self, model_id: str, version: str) -> None:
         """Show an archived version again; restoring one that is not archived changes nothing."""
-        self._set_archived_at(model_id, version, VersionTrigger.RESTORE, None, "version.restored")
+        self._set_archived_at(model_id, version, None, "version.restored")
 
-    def _set_archived_at(self, model_id: str, version: str, trigger: VersionTrigger, moment: Any, action: str) -> None:
+    def _set_archived_at(self, model_id: str, version: str, moment: Any, action: str) -> None:
         name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            if trigger is VersionTrigger.ARCHIVE:
+            if moment is not None:
                 refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=SERVED)
-            self._check(connection, name, wanted, trigger)
+            self._require(connection, name, wanted)
             connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=moment))
             journal.record(connection, self._tenant_id, action, {"model_id": name, "version": wanted})
 
@@ -396,7 +395,7 @@ class VersionRepository(OfTenant):
         name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            self._check(connection, name, wanted, VersionTrigger.DELETE)
+            self._require(connection, name, wanted)
             refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=(*SERVED, "hold", "version"))
             digests = registration.remove(connection, self._tenant_id, name, wanted)
             subject = {"model_id": name, "version": wanted}
@@ -414,16 +413,13 @@ class VersionRepository(OfTenant):
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         return version_from(row)
 
-    def _check(self, connection: Connection, model_id: ModelId, version: VersionId, trigger: VersionTrigger) -> None:
-        """Check that the state of a version allows a trigger, by the table of ``ml_core.domain.lifecycle``.
+    def _require(self, connection: Connection, model_id: ModelId, version: VersionId) -> None:
+        """Refuse a version that does not exist any more, or never did.
 
         Raises:
-            ModelNotFoundError: There is no such version any more, or there never was.
-            InvalidTransitionError: Its state does not allow the trigger.
+            ModelNotFoundError: There is none.
         """
-        row = connection.execute(sa.select(versions.c.archived_at).where(self._is(model_id, version))).one_or_none()
-        if row is not None:
-            advance(state_of(row.archived_at), trigger)
+        if connection.scalar(sa.select(versions.c.version).where(self._is(model_id, version))) is not None:
             return
         if registration.is_buried(connection, self._tenant_id, model_id, version):
             why, remedy = "was deleted", "Only the same bytes can be registered under its name again."

@@ -17,7 +17,6 @@ from ml_core.exceptions import (
     IdempotencyConflictError,
     InvalidRequestError,
     MLFrameworkError,
-    PermissionDeniedError,
     is_unavailable,
 )
 from ml_core.ids import TenantId
@@ -25,8 +24,7 @@ from ml_core.jobs.kinds import SPECS, kind_of
 from ml_core.jobs.revocation import refuse_revoked
 from ml_core.jobs.submission import Jobs
 from ml_core.registry.jobs.repository import check_options
-from ml_core.registry.promotion.environments import EnvironmentRepository
-from ml_core.registry.promotion.rules import check_environment
+from ml_core.registry.promotion.rules import check_move
 from ml_core.registry.schedules import Due, ScheduleRepository, due_schedules
 
 _log = logging.getLogger(__name__)
@@ -143,14 +141,7 @@ def check_rule(db: DatabaseConnection, tenant_id: TenantId, spec: JobSpec, rule:
             remedy="Leave out collect_labels, and register the rows as versions of the dataset.",
             field="on_drift.collect_labels",
         )
-    check_environment(db, tenant_id, rule.environment)
-    policies = {each.environment: each for each in EnvironmentRepository(db, tenant_id).policies()}
-    if not db.principal.may_move(rule.environment, is_protected=policies[rule.environment].is_protected):
-        raise PermissionDeniedError(
-            f"{db.principal.name} may not move {rule.environment}.",
-            remedy=f"Use a key with the scope promote:{rule.environment}.",
-            scope=f"promote:{rule.environment}",
-        )
+    check_move(db, tenant_id, spec.model_id, rule.environment)
 
 
 def submitted(

@@ -118,11 +118,8 @@ def rounds_of(estimator: Any, n_rows: int) -> str | None:
     if not isinstance(estimator, _BOOSTING) or estimator.warm_start or estimator.max_features != 1.0:
         return None
     # scikit-learn decides "auto" by the number of rows.
-    return "max_iter" if estimator.early_stopping is False or _is_small(estimator, n_rows) else None
-
-
-def _is_small(boosting: Any, n_rows: int) -> bool:
-    return boosting.early_stopping == "auto" and n_rows <= 10_000
+    runs_all = estimator.early_stopping is False or (estimator.early_stopping == "auto" and n_rows <= 10_000)
+    return "max_iter" if runs_all else None
 
 
 def rounds_in(estimator: Any) -> int:

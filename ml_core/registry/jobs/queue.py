@@ -160,12 +160,12 @@ class JobQueue(OfPlatform):
         of = jobs.c
         is_own, is_lapsed = of.dispatcher == dispatcher, of.lease_until < sa.func.now()
         columns = (of.tenant_id, of.job_id, of.run_id, of.process, of.cpus)
-        statement = sa.select(*columns, is_own, is_lapsed).where(
+        statement = sa.select(*columns, is_own.label("is_own"), is_lapsed.label("is_lapsed")).where(
             of.state.in_([state.value for state in HOLDS_CORES]), sa.or_(is_own, is_lapsed)
         )
         with self._db.platform() as connection:
             rows = connection.execute(statement.order_by(of.tenant_id, of.job_id)).all()
-        return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), RunId(row[3]), *row[4:]) for row in rows]
+        return [value_of(Held, row) for row in rows]
 
     def active(self, limit: int) -> Sequence[ActiveJob]:
         """The first jobs of all tenants that hold cores, the longest waiting first; then those that are queued."""

@@ -10,15 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, tenants, versions
 from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import remove_unneeded
+from ml_core.registry.blobs import KeepsBytes, remove_unneeded
 from ml_core.registry.missing import model_not_found
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import OfTenant, value_of
+from ml_core.registry.records import value_of
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.versions.registration import remove
 
@@ -36,18 +34,8 @@ class ModelSummary:
     archived_at: datetime | None
 
 
-class ModelRepository(OfTenant):
-    """The models of one tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        store: Where the bytes of versions are; None: in the platform's store.
-    """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self._store = store if store is not None else platform_store(db.settings)
+class ModelRepository(KeepsBytes):
+    """The models of one tenant."""
 
     def list(
         self,
@@ -123,7 +111,7 @@ class ModelRepository(OfTenant):
             digests = sorted(set(remove(connection, self._tenant_id, name)))
             self._change(connection, name, "model.deleted", {"digests": digests}, deleted_at=sa.func.now())
         for digest in digests:
-            remove_unneeded(self._db, self._tenant_id, self._store, digest)
+            remove_unneeded(self._db, self._tenant_id, self.store, digest)
 
     def _change(
         self,

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.metric import Metric, parse_bound
@@ -26,13 +25,11 @@ from ml_core.domain.version import (
 )
 from ml_core.ids import Digest, ModelId, VersionId
 from ml_core.models import own_types
-from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import lock_digest, remove_unneeded, store_and_register
+from ml_core.registry.blobs import KeepsBytes, lock_digest, remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
 from ml_core.registry.missing import model_not_found, not_shown
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import OfTenant
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.search import write_tags
 from ml_core.registry.tenants import TenantRepository
@@ -63,18 +60,8 @@ COMPILED_FORMAT = "onnx"
 _ABSENT = object()
 
 
-class VersionRepository(OfTenant):
-    """The versions of one tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        store: Where the bytes are; None: in the platform's store.
-    """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self._store = store if store is not None else platform_store(db.settings)
+class VersionRepository(KeepsBytes):
+    """The versions of one tenant."""
 
     def submit(self, submission: Submission, data: bytes, *, actor: str | None = None) -> ModelVersion:
         """Audit and describe a skops archive that a caller brings, store its bytes and register it as a version.
@@ -126,19 +113,19 @@ class VersionRepository(OfTenant):
         registration.check_draft(draft)
         signed = actor or self._db.principal.name
         form = draft.compilation.form
-        if form is not None and compiled is None and not self._store.exists(self._tenant_id, form.digest):
+        if form is not None and compiled is None and not self.store.exists(self._tenant_id, form.digest):
             # That of another version with these bytes. Registering the file again must not need what it derives.
             form, draft = None, replace(draft, compilation=Compilation("Its compiled form is lost."))
 
         def put() -> StoredArtifact:
             if compiled is not None:
-                self._store.put(self._tenant_id, compiled, COMPILED_FORMAT)
-            return self._store.put(self._tenant_id, data, format)
+                self.store.put(self._tenant_id, compiled, COMPILED_FORMAT)
+            return self.store.put(self._tenant_id, data, format)
 
         return store_and_register(
             self._db,
             self._tenant_id,
-            self._store,
+            self.store,
             put,
             lambda connection, artifact: registration.register(connection, self._tenant_id, draft, artifact, signed),
             () if form is None else (form.digest,),
@@ -188,7 +175,7 @@ class VersionRepository(OfTenant):
     def artifact(self, model_id: str, version: str | None = None) -> Path:
         """A local file with the verified bytes of a version. Errors as for ``get`` and ``ArtifactStore.fetch``."""
         found = self.get(model_id, version)
-        return self._store.fetch(self._tenant_id, found.digest, found.size_bytes)
+        return self.store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
     def servable(self, model_id: str, version: str) -> ServableVersion:
         """What serving needs of a version that may be served, by the same rule as ``FeedReader.servable``.
@@ -401,7 +388,7 @@ class VersionRepository(OfTenant):
             subject = {"model_id": name, "version": wanted}
             journal.record(connection, self._tenant_id, "version.deleted", subject, {"digest": digests[0]})
         for digest in digests:
-            remove_unneeded(self._db, self._tenant_id, self._store, digest)
+            remove_unneeded(self._db, self._tenant_id, self.store, digest)
 
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
         names = {"tenant": self._tenant_id, "model": model_id}

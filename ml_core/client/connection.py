@@ -21,10 +21,10 @@ from pydantic import BaseModel
 
 from ml_core import exceptions
 from ml_core.client.calls import Call, Download, Form, Upload
+from ml_core.settings import LOOPBACK
 
 T = TypeVar("T")
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PIECE = 256 * 1024
 # A connection that was kept open may be closed just as it is used again: by an ingress that reloads, or with the
 # replica that held the request.

@@ -14,20 +14,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline
 
+from ml_core.training.forest_size import FORESTS
 from ml_core.training.pipelines import fit_pipeline
 from ml_core.training.provenance import library_versions
 
-_FORESTS = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
 _BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 _FIRST_SHARE = 20
 """The first slice is a twentieth of the rounds; the others take as many as ``SLICE_S`` seconds seem to allow."""
@@ -113,7 +106,7 @@ def rounds_of(estimator: Any, n_rows: int) -> str | None:
 
     Boosted trees that draw features go on with other random numbers, and those that stop early may stop elsewhere.
     """
-    if isinstance(estimator, _FORESTS):
+    if isinstance(estimator, FORESTS):
         return None if estimator.warm_start or estimator.oob_score else "n_estimators"
     if not isinstance(estimator, _BOOSTING) or estimator.warm_start or estimator.max_features != 1.0:
         return None

@@ -137,7 +137,7 @@ def test_a_heartbeat_survives_an_absent_registry(
     run_id = runs.start(TICKETS)
     url = short.urls
     with runs.heartbeat(run_id):
-        monkeypatch.setattr(short, "_urls", type(url)(**{**vars_of(url), "app": "postgresql://127.0.0.1:1/none"}))
+        monkeypatch.setattr(short, "urls", type(url)(**{**vars_of(url), "app": "postgresql://127.0.0.1:1/none"}))
         wait_until(lambda: "postgresql://127.0.0.1:1/none" in short._engines)
         monkeypatch.undo()
         before = runs.get(run_id).heartbeat_at
@@ -157,5 +157,5 @@ def test_a_heartbeat_ends_with_its_run(short: DatabaseConnection, tenant_id: Ten
     run_id = runs.start(TICKETS)
     with runs.heartbeat(run_id):
         runs.cancel(run_id)
-        wait_until(lambda: not any(thread.name == "run-heartbeat" for thread in threading.enumerate()))
+        wait_until(lambda: not any(thread.name == "heartbeat" for thread in threading.enumerate()))
     assert runs.get(run_id).status is RunStatus.CANCELLED

@@ -52,9 +52,6 @@ def ray_job(attempt: Attempt, variables: Mapping[str, str], template: Mapping[st
         template: A RayJob with what is common to all: image, volumes, memory, labels. The chart renders it.
     """
     made: dict[str, Any] = copy.deepcopy(dict(template))
-    command = ["python", "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
-    if attempt.process_cpus < attempt.cpus:
-        command.append("--on-ray")
     metadata = made["metadata"]
     metadata["name"] = job_name(attempt.run_id)
     metadata.setdefault("labels", {})[DISPATCHER_LABEL] = attempt.dispatcher
@@ -63,12 +60,13 @@ def ray_job(attempt: Attempt, variables: Mapping[str, str], template: Mapping[st
         "ml-platform/tenant": attempt.tenant_id,
         "ml-platform/job": attempt.job_id,
     }
-    made["spec"] |= {"entrypoint": shlex.join(command), "entrypointNumCpus": attempt.process_cpus}
+    entrypoint = shlex.join(["python", *attempt.arguments_on_ray])
+    made["spec"] |= {"entrypoint": entrypoint, "entrypointNumCpus": attempt.process_cpus}
     head = made["spec"]["rayClusterSpec"]["headGroupSpec"]
     head["rayStartParams"]["num-cpus"] = str(math.ceil(attempt.cpus))
     container = head["template"]["spec"]["containers"][0]
     container["resources"]["requests"]["cpu"] = f"{attempt.cpus:g}"
-    given = {"OMP_NUM_THREADS": str(max(1, int(attempt.cpus))), **variables}
+    given = {**attempt.threads, **variables}
     container["env"] += [{"name": name, "value": value} for name, value in given.items()]
     if attempt.batch_id is not None:
         volumes = head["template"]["spec"]["volumes"]

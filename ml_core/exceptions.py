@@ -253,7 +253,7 @@ class TrainingError(MLFrameworkError):
     """Training could not start or finish. ``stage`` is ``validate``, ``fit``, ``evaluate`` or ``register``."""
 
     code = "training_failed"
-    fields: ClassVar[tuple[str, ...]] = ("model_id", "stage", "column")
+    fields = ("model_id", "stage", "column")
 
 
 class PredictionError(MLFrameworkError):
@@ -267,28 +267,28 @@ class SignatureMismatchError(PredictionError):
     """A row does not fit the signature; ``row`` counts from 0."""
 
     code = "signature_mismatch"
-    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "row", "column")
+    fields = (*PredictionError.fields, "row", "column")
 
 
 class QueueFullError(PredictionError):
     """The queue of the model is full; try again after ``retry_after_s`` seconds."""
 
     code = "queue_full"
-    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "retry_after_s")
+    fields = (*PredictionError.fields, "retry_after_s")
 
 
 class DeadlineExceededError(PredictionError):
     """The request was not answered within its deadline."""
 
     code = "deadline_exceeded"
-    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "deadline_ms")
+    fields = (*PredictionError.fields, "deadline_ms")
 
 
 class ModelNotReadyError(PredictionError):
     """The model is not loaded yet; try again after ``retry_after_s`` seconds."""
 
     code = "not_ready"
-    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "retry_after_s")
+    fields = (*PredictionError.fields, "retry_after_s")
 
 
 class ModelLoadError(MLFrameworkError):
@@ -308,7 +308,7 @@ class UnsafeArtifactError(ModelLoadError):
     """The artifact is of an unsafe format or contains types outside the platform's allow-list."""
 
     code = "artifact_unsafe"
-    fields: ClassVar[tuple[str, ...]] = (*ModelLoadError.fields, "types")
+    fields = (*ModelLoadError.fields, "types")
 
 
 class RefusedArtifactError(UnsafeArtifactError):
@@ -338,35 +338,35 @@ class VersionInUseError(ModelSaveError):
     """The version can't be deleted or archived: ``used_by`` lists the environments or versions that need it."""
 
     code = "version_in_use"
-    fields: ClassVar[tuple[str, ...]] = (*ModelSaveError.fields, "used_by")
+    fields = (*ModelSaveError.fields, "used_by")
 
 
 class DataProcessingError(MLFrameworkError):
     """Data could not be read, cleaned or encoded."""
 
     code = "data_processing_failed"
-    fields: ClassVar[tuple[str, ...]] = ("column", "stage")
+    fields = ("column", "stage")
 
 
 class ModelNotFoundError(MLFrameworkError):
     """The tenant has no such model, version or promoted environment."""
 
     code = "not_found"
-    fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
+    fields = ("model_id", "version")
 
 
 class DatasetNotFoundError(MLFrameworkError):
     """The tenant has no such dataset or version of it."""
 
     code = "not_found"
-    fields: ClassVar[tuple[str, ...]] = ("dataset_id", "number")
+    fields = ("dataset_id", "number")
 
 
 class DatasetInUseError(MLFrameworkError):
     """The dataset version can't be deleted: ``used_by`` lists the model versions or gates that need it."""
 
     code = "dataset_in_use"
-    fields: ClassVar[tuple[str, ...]] = ("dataset_id", "number", "used_by")
+    fields = ("dataset_id", "number", "used_by")
 
 
 class TenantNotFoundError(MLFrameworkError):
@@ -385,7 +385,7 @@ class PromotionConflictError(MLFrameworkError):
     """Another move changed the pointer first."""
 
     code = "promotion_conflict"
-    fields: ClassVar[tuple[str, ...]] = (
+    fields = (
         "model_id",
         "environment",
         "expected_generation",
@@ -398,63 +398,63 @@ class PromotionRefusedError(MLFrameworkError):
     """A gate failed; ``gates`` has the result of each gate, see ``ml_core.domain.gates.GateResult``."""
 
     code = "promotion_refused"
-    fields: ClassVar[tuple[str, ...]] = ("model_id", "version", "environment", "gates")
+    fields = ("model_id", "version", "environment", "gates")
 
 
 class InvalidTransitionError(MLFrameworkError):
-    """The state of an environment or a version (``phase``) does not permit the change (``trigger``)."""
+    """The state of an environment (``phase``) does not permit the change (``trigger``)."""
 
     code = "invalid_transition"
-    fields: ClassVar[tuple[str, ...]] = ("model_id", "environment", "phase", "trigger")
+    fields = ("model_id", "environment", "phase", "trigger")
 
 
 class RunNotFoundError(MLFrameworkError):
     """The tenant has no such run, or the run has no such series or file."""
 
     code = "not_found"
-    fields: ClassVar[tuple[str, ...]] = ("run_id",)
+    fields = ("run_id",)
 
 
 class RunStateError(MLFrameworkError):
     """The state of the run (``status``) does not permit the change (``trigger``)."""
 
     code = "run_state"
-    fields: ClassVar[tuple[str, ...]] = ("run_id", "status", "trigger")
+    fields = ("run_id", "status", "trigger")
 
 
 class RunInUseError(MLFrameworkError):
     """The run can't be deleted: ``used_by`` lists its versions or its child runs."""
 
     code = "run_in_use"
-    fields: ClassVar[tuple[str, ...]] = ("run_id", "used_by")
+    fields = ("run_id", "used_by")
 
 
 class ExperimentNotFoundError(MLFrameworkError):
     """The tenant has no such experiment."""
 
     code = "not_found"
-    fields: ClassVar[tuple[str, ...]] = ("experiment",)
+    fields = ("experiment",)
 
 
 class ExperimentExistsError(MLFrameworkError):
     """The tenant has an experiment of this name."""
 
     code = "experiment_exists"
-    fields: ClassVar[tuple[str, ...]] = ("experiment",)
+    fields = ("experiment",)
 
 
 class JobNotFoundError(MLFrameworkError):
     """The tenant has no such job."""
 
     code = "not_found"
-    fields: ClassVar[tuple[str, ...]] = ("job_id",)
+    fields = ("job_id",)
 
 
 class JobStateError(MLFrameworkError):
     """The state of the job (``state``) does not permit the change (``trigger``)."""
 
     code = "job_state"
-    fields: ClassVar[tuple[str, ...]] = ("job_id", "state", "trigger")
+    fields = ("job_id", "state", "trigger")
 
 
 class QuotaExceededError(MLFrameworkError):
@@ -464,35 +464,35 @@ class QuotaExceededError(MLFrameworkError):
     """
 
     code = "quota_exceeded"
-    fields: ClassVar[tuple[str, ...]] = ("quota", "limit", "left", "retry_after_s")
+    fields = ("quota", "limit", "left", "retry_after_s")
 
 
 class ScheduleNotFoundError(MLFrameworkError):
     """The tenant has no such schedule."""
 
     code = "not_found"
-    fields: ClassVar[tuple[str, ...]] = ("schedule",)
+    fields = ("schedule",)
 
 
 class ScheduleExistsError(MLFrameworkError):
     """The tenant has a schedule of this name."""
 
     code = "schedule_exists"
-    fields: ClassVar[tuple[str, ...]] = ("schedule",)
+    fields = ("schedule",)
 
 
 class InvalidNameError(MLFrameworkError):
     """A name does not match its grammar; ``kind`` is the kind of name (tenant, model, version, …)."""
 
     code = "invalid_name"
-    fields: ClassVar[tuple[str, ...]] = ("kind", "value")
+    fields = ("kind", "value")
 
 
 class InvalidRequestError(MLFrameworkError):
     """A request is malformed; ``field`` is the path of the invalid field."""
 
     code = "invalid_request"
-    fields: ClassVar[tuple[str, ...]] = ("field",)
+    fields = ("field",)
 
 
 class UnsupportedEncodingError(InvalidRequestError):
@@ -511,21 +511,21 @@ class RequestTooLargeError(MLFrameworkError):
     """A request exceeds a limit of rows or bytes."""
 
     code = "too_large"
-    fields: ClassVar[tuple[str, ...]] = ("limit", "actual")
+    fields = ("limit", "actual")
 
 
 class RequestTimeoutError(MLFrameworkError):
     """The client did not send its request's body in time."""
 
     code = "request_timeout"
-    fields: ClassVar[tuple[str, ...]] = ("deadline_ms",)
+    fields = ("deadline_ms",)
 
 
 class IdempotencyConflictError(MLFrameworkError):
     """The idempotency key belongs to another request, or the request with that key is still running."""
 
     code = "idempotency_conflict"
-    fields: ClassVar[tuple[str, ...]] = ("key",)
+    fields = ("key",)
 
 
 class AuthenticationError(MLFrameworkError):
@@ -538,7 +538,7 @@ class PermissionDeniedError(MLFrameworkError):
     """The key or token is valid but lacks ``scope``."""
 
     code = "permission_denied"
-    fields: ClassVar[tuple[str, ...]] = ("scope",)
+    fields = ("scope",)
 
 
 class RegistryUnavailableError(MLFrameworkError):
@@ -551,28 +551,28 @@ class IssuerUnavailableError(MLFrameworkError):
     """The token can't be verified because the keys of the issuer can't be read; try again after ``retry_after_s``."""
 
     code = "issuer_unavailable"
-    fields: ClassVar[tuple[str, ...]] = ("retry_after_s",)
+    fields = ("retry_after_s",)
 
 
 class SchemaOutOfDateError(MLFrameworkError):
     """The schema of the database is not that of this release."""
 
     code = "schema_out_of_date"
-    fields: ClassVar[tuple[str, ...]] = ("current", "wanted")
+    fields = ("current", "wanted")
 
 
 class ConfigurationError(MLFrameworkError):
     """A setting has an invalid value."""
 
     code = "bad_configuration"
-    fields: ClassVar[tuple[str, ...]] = ("setting",)
+    fields = ("setting",)
 
 
 class PlatformError(MLFrameworkError):
     """The local platform could not start, stop or be reached."""
 
     code = "platform_failed"
-    fields: ClassVar[tuple[str, ...]] = ("component",)
+    fields = ("component",)
 
 
 class ClusterUnavailableError(PlatformError):
@@ -636,6 +636,11 @@ STATUS: dict[type[MLFrameworkError], int] = {
 def status_of(error: MLFrameworkError) -> int:
     """The HTTP status of an error."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def is_unavailable(error: MLFrameworkError) -> bool:
+    """Whether the same may succeed later, since something that it needs is away."""
+    return status_of(error) == 503
 
 
 def error_from_json(document: Mapping[str, Any]) -> MLFrameworkError:

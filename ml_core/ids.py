@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from ml_core.exceptions import InvalidNameError, shown
 
 
-class _Name(str):
+class Name(str):
     """A string with a grammar; construction parses it."""
 
     __slots__ = ()
@@ -23,6 +23,11 @@ class _Name(str):
     rule: ClassVar[str]
 
     def __new__(cls, text: str) -> Self:
+        """Parse a text.
+
+        Raises:
+            InvalidNameError: It is not such a name.
+        """
         if not isinstance(text, str):
             raise InvalidNameError(
                 f"{shown(text, 60)} is not a valid {cls.kind} name: its type is {type(text).__name__}.",
@@ -41,7 +46,7 @@ class _Name(str):
         return super().__new__(cls, text)
 
 
-class _Made(_Name):
+class _Made(Name):
     """A name that the platform makes: its kind and 16 random hexadecimal digits."""
 
     __slots__ = ()
@@ -52,7 +57,7 @@ class _Made(_Name):
         return cls(f"{cls.kind}_{secrets.token_hex(8)}")
 
 
-class TenantId(_Name):
+class TenantId(Name):
     """A tenant: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
@@ -61,7 +66,7 @@ class TenantId(_Name):
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'acme'"
 
 
-class ModelId(_Name):
+class ModelId(Name):
     """A model of a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
@@ -70,7 +75,7 @@ class ModelId(_Name):
     rule = "1 to 80 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'ticket_classifier'"
 
 
-class VersionId(_Name):
+class VersionId(Name):
     """A version of a model: 1 to 64 of letters, digits and ``. _ + -``, beginning with a letter or digit."""
 
     __slots__ = ()
@@ -79,7 +84,7 @@ class VersionId(_Name):
     rule = "1 to 64 of letters, digits, '.', '_', '+' and '-', beginning with a letter or digit, such as '1.0.0'"
 
 
-class EnvironmentName(_Name):
+class EnvironmentName(Name):
     """An environment: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
@@ -88,7 +93,7 @@ class EnvironmentName(_Name):
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'production'"
 
 
-class GateName(_Name):
+class GateName(Name):
     """A gate of an environment: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
@@ -97,7 +102,7 @@ class GateName(_Name):
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'quality'"
 
 
-class DatasetId(_Name):
+class DatasetId(Name):
     """A dataset of a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
@@ -106,7 +111,7 @@ class DatasetId(_Name):
     rule = "1 to 80 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'tickets_2026'"
 
 
-class HoldName(_Name):
+class HoldName(Name):
     """A hold on a version: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
@@ -142,7 +147,7 @@ class BatchId(_Made):
     rule = "'batch_' and 16 lower-case hexadecimal digits, such as 'batch_0123456789abcdef'"
 
 
-class ScheduleName(_Name):
+class ScheduleName(Name):
     """A schedule of a tenant: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
@@ -151,7 +156,7 @@ class ScheduleName(_Name):
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'nightly'"
 
 
-class Digest(_Name):
+class Digest(Name):
     """The sha256 of an artifact: 64 lower-case hexadecimal digits."""
 
     __slots__ = ()

@@ -489,6 +489,9 @@ class Settings:
         return cls(**groups)
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
 def is_protected_url(url: str) -> bool:
     """Whether a URL is https, or http on a loopback address, without credentials."""
     try:
@@ -496,7 +499,7 @@ def is_protected_url(url: str) -> bool:
         host, _ = parts.hostname, parts.port  # raises ValueError if the port is not a number
     except ValueError:
         return False
-    is_protected = parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "::1", "localhost"))
+    is_protected = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
     return is_protected and bool(host) and not (parts.username or parts.password)
 
 

@@ -144,13 +144,26 @@ def print_page(
     """
     if printed_as_json(page):
         return
-    rows = [dict(item) for item in page.items]
-    for name, words in (shown or {}).items():
-        for row, item in zip(rows, page.items, strict=True):
-            row[name] = words(getattr(item, name, item))
-    print_rows(rows, [*columns, "archived_at"] if with_archived else columns, empty=empty)
+    print_items(page.items, [*columns, "archived_at"] if with_archived else columns, empty=empty, shown=shown)
     if page.next_cursor is not None:
         note(f"More: --cursor {page.next_cursor}")
+
+
+def print_items(
+    items: Sequence[Any],
+    columns: Sequence[str],
+    *,
+    empty: str,
+    shown: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> None:
+    """A whole list as a table, or with ``--json`` as a document; arguments as for ``print_page``."""
+    if printed_as_json(items):
+        return
+    rows = [dict(item) for item in items]
+    for name, words in (shown or {}).items():
+        for row, item in zip(rows, items, strict=True):
+            row[name] = words(getattr(item, name, item))
+    print_rows(rows, columns, empty=empty)
 
 
 def confirm(warning: str, name: str, *, yes: bool) -> None:

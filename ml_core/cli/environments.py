@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import answer, print_page, print_rows, printed_as_json, say
+from ml_core.cli.console import answer, print_items, print_page, printed_as_json, say
 from ml_core.cli.options import CursorOption, EnvironmentOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
 
@@ -25,12 +25,8 @@ def list_() -> None:
     """List the environments, and which of them are protected."""
     with platform() as client:
         policies = client.environments.policies()
-    if printed_as_json(policies):
-        return
     columns = ["environment", "is_protected", "updated_at", "updated_by"]
-    print_rows(
-        [dict(policy) for policy in policies], columns, empty="There is no environment. Set MLCORE_ENVIRONMENTS."
-    )
+    print_items(policies, columns, empty="There is no environment. Set MLCORE_ENVIRONMENTS.")
 
 
 @app.command("history")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ml_core.cli.console import answer, print_rows, printed_as_json
+from ml_core.cli.console import answer, print_items
 from ml_core.cli.options import EnvironmentOption, ModelOption, VersionOption, json_or_text
 from ml_core.cli.target import platform
 from ml_core.domain.gates import GateKind
@@ -54,13 +54,12 @@ def list_(
         found = client.gates.list(model, environment)
         others = client.gates.list(model) if environment is not None and not found else []
         name = client.tenant_id
-    if printed_as_json(found):
-        return
     where = f"{name}/{model}" if environment is None else f"{environment} of {name}/{model}"
     elsewhere = f" There are gates of: {', '.join(sorted({gate.environment for gate in others}))}." if others else ""
-    print_rows(
-        [{**dict(gate), "settings": _words(gate.settings)} for gate in found],
+    print_items(
+        found,
         ["environment", "name", "kind", "settings", "created_by"],
+        shown={"settings": _words},
         empty=f"{where} has no gates.{elsewhere} Set one: mlcore gates set quality min_metric --tenant {name} "
         f"--model {model} --environment {environment or 'production'} --set metric=accuracy --set value=0.75",
     )
@@ -71,13 +70,7 @@ def evaluate(model: ModelOption, version: VersionOption, environment: Environmen
     """Evaluate the gates of an environment for a version, as a promotion would; nothing is moved."""
     with platform() as client:
         found = client.gates.evaluate(model, version, environment)
-    if printed_as_json(found):
-        return
-    print_rows(
-        [{**dict(result), "passed": "yes" if result.passed else "no"} for result in found],
-        ["name", "kind", "passed", "message"],
-        empty=f"{environment} of {model} has no gates.",
-    )
+    print_items(found, ["name", "kind", "passed", "message"], empty=f"{environment} of {model} has no gates.")
 
 
 @app.command("remove")

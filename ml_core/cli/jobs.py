@@ -14,6 +14,7 @@ from ml_core.cli.console import (
     err,
     note,
     print_fields,
+    print_items,
     print_page,
     print_rows,
     printed_as_json,
@@ -243,9 +244,8 @@ def active() -> None:
     """List the first hundred jobs of all tenants that run or wait, running ones first, as the platform."""
     with platform(of_tenant=False) as client:
         found = client.platform.jobs()
-    if not printed_as_json(found):
-        columns = ["tenant_id", "job_id", "kind", "state", "cpus", "submitted_at", "started_at"]
-        print_rows([dict(job) for job in found], columns, empty="No job runs or waits.")
+    columns = ["tenant_id", "job_id", "kind", "state", "cpus", "submitted_at", "started_at"]
+    print_items(found, columns, empty="No job runs or waits.")
 
 
 @app.command("show")

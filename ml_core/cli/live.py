@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import print_page, print_rows, printed_as_json, say
+from ml_core.cli.console import print_items, print_page, print_rows, printed_as_json, say
 from ml_core.cli.options import CursorOption, LimitOption, TenantOption, require_one_owner
 from ml_core.cli.target import platform
 
@@ -61,8 +61,7 @@ def alerts(
             print_page(page, ["model_id", "environment", "version", "quality", "drift", "measured_at"], empty=empty)
             return
         found = client.platform.alerts()
-    if not printed_as_json(found):
-        print_rows([dict(each) for each in found], ["tenant_id", "quality", "drift"], empty=empty)
+    print_items(found, ["tenant_id", "quality", "drift"], empty=empty)
 
 
 def _print_points(points: Sequence[TrafficPoint]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ml_core.api.schemas.placements import Bounds, NewPlacement, Placement
-from ml_core.cli.console import print_page, printed_as_json, say
+from ml_core.cli.console import answer, print_page, printed_as_json, say
 from ml_core.cli.options import CursorOption, LimitOption
 from ml_core.cli.target import platform
 from ml_core.domain.placement import SHARED_CELL
@@ -67,8 +67,7 @@ def shared_cell(
     given = _bounds(min_replicas, max_replicas, target_ongoing)
     with platform(of_tenant=False) as client:
         found = client.placements.set_shared_cell(Bounds(**given)) if given else client.placements.shared_cell()
-    if not printed_as_json(found):
-        say(f"The shared cell has {_described(found)}.")
+    answer(found, f"The shared cell has {_described(found)}.")
 
 
 def _bounds(min_replicas: int | None, max_replicas: int | None, target_ongoing: int | None) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import answer, note, print_page, print_rows, printed_as_json, say
+from ml_core.cli.console import answer, note, print_items, print_page, printed_as_json, say
 from ml_core.cli.context import registry_connection
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption, OnlyModelOption, SinceOption, UntilOption, utc
 from ml_core.cli.target import local, platform
@@ -59,11 +59,10 @@ def show(request_id: RequestArgument) -> None:
     """Show the logged rows of one request."""
     with platform() as client:
         rows = client.predictions.get(request_id)
-    if printed_as_json(rows):
-        return
-    print_rows(
-        [{**dict(row), "inputs": None if row.inputs is None else json.dumps(row.inputs)} for row in rows],
+    print_items(
+        rows,
         ["row", "at", "model_id", "version", "prediction", "label", "latency_ms", "input_digest", "inputs"],
+        shown={"inputs": lambda inputs: None if inputs is None else json.dumps(inputs)},
         empty=f"Nothing is kept of the request {request_id}. It takes a second; see mlcore predictions losses.",
     )
 
@@ -121,10 +120,7 @@ def losses(
     today = datetime.now(UTC).date()
     with platform() as client:
         found = client.predictions.losses(today - timedelta(days=days), today + timedelta(days=1))
-    if printed_as_json(found):
-        return
-    columns = ["day", "model_id", "reason", "rows"]
-    print_rows([dict(loss) for loss in found], columns, empty="No loss was counted.")
+    print_items(found, ["day", "model_id", "reason", "rows"], empty="No loss was counted.")
 
 
 @app.command("prune")

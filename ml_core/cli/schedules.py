@@ -9,7 +9,7 @@ import orjson
 import typer
 from typer.main import get_command
 
-from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, say
+from ml_core.cli.console import answer, print_fields, print_page, printed_as_json
 from ml_core.cli.jobs import announce
 from ml_core.cli.options import CursorOption, LimitOption, json_or_text
 from ml_core.cli.target import platform, recorded
@@ -105,8 +105,7 @@ def delete(schedule: NameArgument) -> None:
     """Delete a schedule; jobs that were submitted go on."""
     with platform() as client:
         client.schedules.delete(schedule)
-    if not printed_as_json({"deleted": schedule}):
-        say(f"Deleted the schedule {schedule}.")
+    answer({"deleted": schedule}, f"Deleted the schedule {schedule}.")
 
 
 def _job_of(words: list[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ml_core.cli.console import (
     configured,
     pairs,
     print_fields,
+    print_items,
     print_page,
     print_rows,
     printed_as_json,
@@ -106,10 +107,7 @@ def metrics() -> None:
     """List the metrics that a tenant's versions have, and whether a higher value of each is better."""
     with platform() as client:
         found = client.versions.metrics()
-    if printed_as_json(found):
-        return
-    columns = ["split", "metric", "higher_is_better"]
-    print_rows([dict(each) for each in found], columns, empty="No version has a metric.")
+    print_items(found, ["split", "metric", "higher_is_better"], empty="No version has a metric.")
 
 
 @app.command("show")

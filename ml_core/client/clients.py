@@ -6,7 +6,6 @@ import copy
 import importlib
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -25,15 +24,13 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.audit import Audit
     from ml_core.client.nouns.datasets import Datasets
     from ml_core.client.nouns.environments import Environments, Gates, Rollouts
-    from ml_core.client.nouns.job_batches import JobBatches
-    from ml_core.client.nouns.jobs import Jobs
+    from ml_core.client.nouns.jobs import JobBatches, Jobs
     from ml_core.client.nouns.models import Models
-    from ml_core.client.nouns.placements import Placements
     from ml_core.client.nouns.predictions import Predictions
     from ml_core.client.nouns.quality import Quality
     from ml_core.client.nouns.runs import Runs
     from ml_core.client.nouns.schedules import Schedules
-    from ml_core.client.nouns.tenants import Keys, Platform, PlatformKeys, Tenants
+    from ml_core.client.nouns.tenants import Keys, Placements, Platform, PlatformKeys, Tenants
     from ml_core.client.nouns.versions import Holds, Versions
     from ml_core.evaluation.report import RunRecord
 
@@ -41,7 +38,7 @@ _TIMEOUT_S = 10.0
 _MODULES = {
     "platform": "tenants",
     "tenants": "tenants",
-    "placements": "placements",
+    "placements": "tenants",
     "keys": "tenants",
     "platform_keys": "tenants",
     "datasets": "datasets",
@@ -54,7 +51,7 @@ _MODULES = {
     "runs": "runs",
     "jobs": "jobs",
     "schedules": "schedules",
-    "job_batches": "job_batches",
+    "job_batches": "jobs",
     "predictions": "predictions",
     "quality": "quality",
     "audit": "audit",
@@ -351,9 +348,7 @@ class MLClient(_Client[Sync]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def run_record(self, run_id: str) -> RunRecord:
@@ -486,9 +481,7 @@ class AsyncMLClient(_Client[Async]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -21,10 +21,10 @@ from pydantic import BaseModel
 
 from ml_core import exceptions
 from ml_core.client.calls import Call, Download, Form, Upload
+from ml_core.settings import LOOPBACK
 
 T = TypeVar("T")
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PIECE = 256 * 1024
 # A connection that was kept open may be closed just as it is used again: by an ingress that reloads, or with the
 # replica that held the request.
@@ -155,14 +155,7 @@ class Connection:
 
 
 class SyncConnection(Connection):
-    """Sends a call and waits for the answer.
-
-    Args:
-        url: See ``Connection``.
-        api_key: See ``Connection``.
-        timeout_s: See ``Connection``.
-        transport: Instead of the network.
-    """
+    """Sends a call and waits for the answer; ``transport`` takes the place of the network."""
 
     def __init__(
         self, url: str, api_key: str | None, timeout_s: float, transport: httpx.BaseTransport | None = None

@@ -67,10 +67,17 @@ class DatabaseConnection:
 
     In the process of a job, which has a job's seal and no key, it acts in the job's tenant only, until the job ends.
 
+    A transaction raises ``RegistryUnavailableError`` if Postgres can't be reached, or a lock or statement takes too
+    long, ``SchemaOutOfDateError`` if the database was not migrated, and ``InvalidRequestError`` if a value can't be
+    stored.
+
     Args:
         url: A Postgres URL, or None.
         settings: Instead of those of the environment.
         migrate_embedded: Whether the embedded server's schema is brought up to date at once.
+
+    Attributes:
+        urls: The URLs of the three roles, to hand to another process. They may hold passwords.
 
     Raises:
         ConfigurationError: The URL can't be used.
@@ -90,16 +97,16 @@ class DatabaseConnection:
         named = url or self.settings.database.url
         if named is not None:
             own = self.settings.database if url is None else None
-            self._urls = DatabaseUrls(
+            self.urls = DatabaseUrls(
                 app=named, ingest=(own and own.ingest_url) or named, owner=(own and own.owner_url) or named
             )
-            self._app_url = parse(self._urls.app)
+            self._app_url = parse(self.urls.app)
         else:
-            self._urls = self._join_embedded()
-            self._app_url = parse(self._urls.app)
+            self.urls = self._join_embedded()
+            self._app_url = parse(self.urls.app)
         database = self.settings.database
         configured = None if named is None else database.tenant_key
-        self._tenant_key = TenantKey(configured, self._urls.owner, database.connect_timeout_s)
+        self._tenant_key = TenantKey(configured, self.urls.owner, database.connect_timeout_s)
         self._job_seal = None if database.job_seal is None else JobSeal.parse(database.job_seal)
         if self._job_seal is not None:
             self.principal = Principal(self._job_seal.job_id, frozenset(), tenant_id=self._job_seal.tenant_id)
@@ -119,11 +126,6 @@ class DatabaseConnection:
         return self.server is not None
 
     @property
-    def urls(self) -> DatabaseUrls:
-        """The URLs of the three roles, to hand to another process. They may hold passwords."""
-        return self._urls
-
-    @property
     def environment(self) -> dict[str, str]:
         """The variables by which another process reaches the same database without the owner's login: secrets.
 
@@ -132,12 +134,10 @@ class DatabaseConnection:
 
         Raises:
             ConfigurationError: The login for migrations may not act as the owner.
-            SchemaOutOfDateError: The database was not migrated.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         variables = {
-            "MLCORE_DATABASE_URL": self._urls.app,
-            "MLCORE_DATABASE_INGEST_URL": self._urls.ingest,
+            "MLCORE_DATABASE_URL": self.urls.app,
+            "MLCORE_DATABASE_INGEST_URL": self.urls.ingest,
             VARIABLE: self.tenant_key,
         }
         if (prepare_after := self._prepare_after()) is not None:
@@ -160,7 +160,7 @@ class DatabaseConnection:
     @property
     def admin_url(self) -> str:
         """A URL for backups, which must see all rows: the embedded superuser's, else that for migrations."""
-        return self._urls.owner if self.server is None else self.server.admin_url
+        return self.urls.owner if self.server is None else self.server.admin_url
 
     @cached_property
     def safe_url(self) -> str:
@@ -174,13 +174,10 @@ class DatabaseConnection:
 
         Raises:
             TenantNotFoundError: The principal belongs to another tenant.
-            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
-            SchemaOutOfDateError: The database was not migrated.
-            InvalidRequestError: A value can't be stored.
         """
         if self._joined is not None and self._joined[0] == tenant_id:
             return nullcontext(self._joined[1])
-        return self._transaction(self._engine(self._urls.app), APP_ROLE, tenant_id)
+        return self._transaction(self._engine(self.urls.app), APP_ROLE, tenant_id)
 
     @contextmanager
     def together(self, tenant_id: TenantId) -> Iterator[Self]:
@@ -198,11 +195,8 @@ class DatabaseConnection:
 
         Raises:
             PermissionDeniedError: The principal belongs to a tenant.
-            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
-            SchemaOutOfDateError: The database was not migrated.
-            InvalidRequestError: A value can't be stored.
         """
-        return self._transaction(self._engine(self._urls.app), APP_ROLE, PLATFORM)
+        return self._transaction(self._engine(self.urls.app), APP_ROLE, PLATFORM)
 
     def acting_as(self, principal: Principal, request_id: str | None = None) -> Self:
         """The same connections for another principal, which the audit names and whose scopes are checked.
@@ -219,13 +213,8 @@ class DatabaseConnection:
         return other
 
     def serving(self) -> AbstractContextManager[Connection]:
-        """One transaction of the serving plane: reads what is served of all tenants, from one snapshot.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-            SchemaOutOfDateError: The database was not migrated.
-        """
-        engine = self._engine(self._urls.ingest).execution_options(isolation_level="REPEATABLE READ")
+        """One transaction of the serving plane: reads what is served of all tenants, from one snapshot."""
+        engine = self._engine(self.urls.ingest).execution_options(isolation_level="REPEATABLE READ")
         return self._transaction(engine, INGEST_ROLE, "")
 
     def ingesting(self, tenant_id: TenantId | None = None) -> AbstractContextManager[Connection]:
@@ -235,13 +224,8 @@ class DatabaseConnection:
 
         Args:
             tenant_id: Whose rows may be read and written where a table is bound to the transaction's tenant.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
-            SchemaOutOfDateError: The database was not migrated.
-            InvalidRequestError: A value can't be stored.
         """
-        return self._transaction(self._engine(self._urls.ingest), INGEST_ROLE, tenant_id or "")
+        return self._transaction(self._engine(self.urls.ingest), INGEST_ROLE, tenant_id or "")
 
     def maintaining(self, tenant_id: TenantId | None = None) -> AbstractContextManager[Connection]:
         """One transaction of the owner, for what runtime roles may not do, such as dropping old partitions.
@@ -252,10 +236,9 @@ class DatabaseConnection:
             tenant_id: Whose rows it sees; None: no tenant's.
 
         Raises:
-            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
             ConfigurationError: The login for migrations may not act as the owner.
         """
-        return self._transaction(self._engine(self._urls.owner), OWNER_ROLE, tenant_id or "")
+        return self._transaction(self._engine(self.urls.owner), OWNER_ROLE, tenant_id or "")
 
     @contextmanager
     def _transaction(self, engine: Engine, role: str, tenant: str) -> Iterator[Connection]:
@@ -291,8 +274,6 @@ class DatabaseConnection:
 
         Raises:
             ConfigurationError: The login for migrations may not act as the owner.
-            SchemaOutOfDateError: The database was not migrated.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         with translated(self.safe_url):
             return self._tenant_key.value().hex()
@@ -308,8 +289,6 @@ class DatabaseConnection:
 
         Raises:
             ConfigurationError: The settings have no key, or the login for migrations may not act as the owner.
-            SchemaOutOfDateError: The database was not migrated.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         if self.settings.database.tenant_key is None or self.is_embedded:
             raise ConfigurationError(
@@ -322,20 +301,12 @@ class DatabaseConnection:
             connection.execute(statement, {"key": self._tenant_key.value()})
 
     def catalogue(self) -> AbstractContextManager[Connection]:
-        """One transaction to look at the database's catalogue, as the runtime role without a tenant.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-        """
-        return self._transaction(self._engine(self._urls.app), APP_ROLE, "")
+        """One transaction to look at the database's catalogue, as the runtime role without a tenant."""
+        return self._transaction(self._engine(self.urls.app), APP_ROLE, "")
 
     def listen(self, channel: str) -> Listener:
-        """A listener on a session of its own. It needs a direct connection, not a transaction pooler.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-        """
-        engine = self._engine(self._urls.ingest)
+        """A listener on a session of its own. It needs a direct connection, not a transaction pooler."""
+        engine = self._engine(self.urls.ingest)
         _, parameters = engine.dialect.create_connect_args(engine.url)
         return Listener({**parameters, **self._connect_arguments()}, channel, self.safe_url)
 
@@ -350,13 +321,13 @@ class DatabaseConnection:
         from ml_core.database.migrate import upgrade
 
         with translated(self.safe_url):
-            upgrade(self._engine(self._urls.owner))
+            upgrade(self._engine(self.urls.owner))
 
     def current_revision(self) -> str | None:
         """The schema's revision; None before the first migration."""
         from ml_core.database.migrate import read_revision
 
-        with translated(self.safe_url), self._engine(self._urls.app).begin() as connection:
+        with translated(self.safe_url), self._engine(self.urls.app).begin() as connection:
             return read_revision(connection)
 
     def check_schema(self) -> None:

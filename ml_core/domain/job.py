@@ -172,6 +172,21 @@ class Attempt:
         """The cores that its own process holds; a search, and any job with several, leave them to tasks of Ray."""
         return 0 if self.kind is JobKind.TUNE or self.cpus >= 2 else self.cpus
 
+    @property
+    def arguments(self) -> list[str]:
+        """Those of Python in its process."""
+        return ["-m", "ml_core.jobs.worker", self.tenant_id, self.job_id, self.run_id]
+
+    @property
+    def arguments_on_ray(self) -> list[str]:
+        """The same where its process is a job of a Ray cluster."""
+        return [*self.arguments, "--on-ray"] if self.process_cpus < self.cpus else self.arguments
+
+    @property
+    def threads(self) -> dict[str, str]:
+        """The variable by which OpenMP uses as many threads as it has cores."""
+        return {"OMP_NUM_THREADS": str(max(1, int(self.cpus)))}
+
 
 @dataclass(frozen=True, slots=True)
 class JobQuota:

@@ -66,26 +66,26 @@ class MetricBound:
         return self.name.rpartition("/")[2]
 
 
-def parse_bound(text: str, field: str = "metrics") -> MetricBound:
-    """Parse a bound such as ``accuracy>=0.8`` or ``train/mae<=3``; an error names the argument by ``field``.
+def parse_bound(text: str) -> MetricBound:
+    """Parse a bound such as ``accuracy>=0.8`` or ``train/mae<=3``.
 
     Raises:
         InvalidRequestError: The text has another form.
     """
     found = _FORM.fullmatch(text)
     if found is None:
-        raise _refused(f"{text!r} is not a bound of a metric.", field)
+        raise _refused(f"{text!r} is not a bound of a metric.")
     name, sign, number = found.groups()
     if sign not in _FIELDS:
-        raise _refused(f"{text!r} has the sign {sign!r}: a bound has >= (at least) or <= (at most).", field)
+        raise _refused(f"{text!r} has the sign {sign!r}: a bound has >= (at least) or <= (at most).")
     try:
         value = float(number)
     except ValueError:
         value = math.nan
     if math.isnan(value):  # also of the text "nan", which float() takes: no metric would compare with it
-        raise _refused(f"{text!r} has no number after {sign}.", field)
+        raise _refused(f"{text!r} has no number after {sign}.")
     return MetricBound(name, **{_FIELDS[sign]: value})
 
 
-def _refused(message: str, field: str) -> InvalidRequestError:
-    return InvalidRequestError(message, remedy="Write it as 'accuracy>=0.8' or 'train/mae<=3'.", field=field)
+def _refused(message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, remedy="Write it as 'accuracy>=0.8' or 'train/mae<=3'.", field="metrics")

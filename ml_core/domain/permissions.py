@@ -43,7 +43,6 @@ _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
         "run.document_logged",
         "run.failed",
         "run.finished",
-        "run.marked_dead",
         "run.resumed",
         "run.started",
         "run.tagged",

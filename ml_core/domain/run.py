@@ -21,8 +21,7 @@ class RunStatus(StrEnum):
     """The status of a run.
 
     ``dead`` is a running run without a heartbeat for longer than ``MLCORE_RUN_DEAD_AFTER_S``. Each read computes it by
-    the clock of the database; the next heartbeat makes the run ``running`` again. Only ``RunRepository.mark_dead``
-    makes it final and sets ``finished_at``.
+    the clock of the database; no row has it, and the next heartbeat makes the run ``running`` again.
     """
 
     RUNNING = "running"
@@ -40,7 +39,6 @@ class RunTrigger(StrEnum):
     FINISH = "finish"
     FAIL = "fail"
     CANCEL = "cancel"
-    DIE = "die"
     RESUME = "resume"
 
 
@@ -50,11 +48,9 @@ MOVES: Mapping[tuple[RunStatus, RunTrigger], RunStatus] = {
     (RunStatus.RUNNING, RunTrigger.FINISH): RunStatus.FINISHED,
     (RunStatus.RUNNING, RunTrigger.FAIL): RunStatus.FAILED,
     (RunStatus.RUNNING, RunTrigger.CANCEL): RunStatus.CANCELLED,
-    (RunStatus.RUNNING, RunTrigger.DIE): RunStatus.DEAD,
     (RunStatus.FINISHED, RunTrigger.RESUME): RunStatus.RUNNING,
     (RunStatus.FAILED, RunTrigger.RESUME): RunStatus.RUNNING,
     (RunStatus.CANCELLED, RunTrigger.RESUME): RunStatus.RUNNING,
-    (RunStatus.DEAD, RunTrigger.RESUME): RunStatus.RUNNING,
 }
 """(stored state, trigger) → state; every other pair is refused. A missing heartbeat changes no stored state."""
 

@@ -20,7 +20,7 @@ from ml_core.exceptions import (
     MLFrameworkError,
     StorageFullError,
     TrainingError,
-    status_of,
+    is_unavailable,
 )
 from ml_core.jobs.kinds import SPECS, kind_of
 from ml_core.jobs.revocation import refuse_revoked
@@ -36,7 +36,6 @@ LEASE_S: Final = 30.0
 """Seconds without a sign of life after which another attempt is made."""
 _BEAT_EVERY_S: Final = 2.0
 """Also how long it takes at most until a process learns that its job is cancelled."""
-_UNAVAILABLE: Final = 503
 
 
 def execute(
@@ -87,7 +86,7 @@ def execute(
     except (JobNotFoundError, JobStateError):
         raise
     except MLFrameworkError as error:
-        if isinstance(error, StorageFullError) or status_of(error) == _UNAVAILABLE:
+        if isinstance(error, StorageFullError) or is_unavailable(error):
             return jobs.lose(*key, str(error.public()), error.to_json()).state
         before_report()
         return jobs.fail(*key, error.to_json()).state

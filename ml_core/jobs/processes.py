@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt
@@ -34,16 +33,15 @@ class ProcessRunner:
         """See ``Runner``."""
         if attempt.run_id in self._processes:
             return
-        command = [sys.executable, "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
-            with self._log_of(attempt.run_id).open("wb") as log:
+            with (self._logs / f"{attempt.run_id}.log").open("wb") as log:
                 self._processes[attempt.run_id] = subprocess.Popen(  # noqa: S603 - the names in it were parsed
-                    command,
+                    [sys.executable, *attempt.arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**self._environment(attempt.cpus), **variables},
+                    env={**self._environment(attempt), **variables},
                     start_new_session=True,
                 )
         except OSError as error:
@@ -69,17 +67,13 @@ class ProcessRunner:
         for run_id in list(self._processes):
             self.stop(run_id)
 
-    def _log_of(self, run_id: RunId) -> Path:
-        return self._logs / f"{run_id}.log"
-
-    def _environment(self, cpus: float) -> dict[str, str]:
+    def _environment(self, attempt: Attempt) -> dict[str, str]:
         """A worker's: the same registry and home, no login for migrations, and as many threads as it has cores."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("MLCORE_DATABASE_OWNER_URL")}
-        threads = {"OMP_NUM_THREADS": str(max(1, int(cpus)))}
         # Threads of OpenMP that spin while they wait take the processor from replicas, and from each other.
         waiting = {"OMP_WAIT_POLICY": "passive"}
         home = {"MLCORE_HOME": str(self._db.settings.platform.home)}
-        return {**waiting, **threads, **own, **self._db.environment, **home}
+        return {**waiting, **attempt.threads, **own, **self._db.environment, **home}
 
 
 def _end_of(code: int | None) -> str | None:

@@ -46,19 +46,15 @@ class RayJobRunner:
 
     def start(self, attempt: Attempt, variables: Mapping[str, str]) -> None:
         """See ``Runner``."""
-        command = [sys.executable, "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
-        threads = str(max(1, int(attempt.cpus)))
-        if attempt.process_cpus < attempt.cpus:
-            command.append("--on-ray")
         answer = self._ask(
             "POST",
             "",
             json={
-                "entrypoint": shlex.join(command),
+                "entrypoint": shlex.join([sys.executable, *attempt.arguments_on_ray]),
                 "submission_id": attempt.run_id,
                 "entrypoint_num_cpus": attempt.process_cpus,
                 "metadata": {_DISPATCHER: self._dispatcher, "tenant": attempt.tenant_id, "job": attempt.job_id},
-                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, **variables}},
+                "runtime_env": {"env_vars": {**attempt.threads, **variables}},
             },
         )
         if answer.is_error and attempt.run_id not in self.seen():  # an answer that was lost may have been a yes

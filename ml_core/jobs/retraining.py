@@ -29,16 +29,14 @@ from ml_core.domain.retraining import Decision, OnDrift, Retraining, decide, rea
 from ml_core.domain.schedule import Schedule
 from ml_core.evaluation.live import worse_by
 from ml_core.exceptions import (
-    AuthenticationError,
     InvalidRequestError,
     MLFrameworkError,
     PromotionConflictError,
     PromotionRefusedError,
-    status_of,
 )
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.jobs.kinds import SPECS
-from ml_core.jobs.schedules import UNAVAILABLE, act, key_of, submitted
+from ml_core.jobs.schedules import act, key_of, note_of, submitted
 from ml_core.jobs.submission import Jobs
 from ml_core.monitoring import Quality
 from ml_core.monitoring.collecting import collect_labels
@@ -104,9 +102,7 @@ def _look(acting: DatabaseConnection, due: Due) -> None:
     try:
         alert = "" if is_known else alert_of(acting, schedule)
     except MLFrameworkError as error:
-        if isinstance(error, AuthenticationError) or status_of(error) == UNAVAILABLE:
-            raise
-        own.advance(due, following, None, str(error.public()))
+        own.advance(due, following, None, note_of(error))
         return
     if alert is None:
         own.advance(due, following, None, "No alert: quality and rows are as in training, or there are too few labels.")
@@ -158,12 +154,8 @@ def _go_on(acting: DatabaseConnection, due: Due) -> None:
         step.take()
     except PromotionConflictError:
         pass  # somebody moved the pointer at the same time: the next turn sees what they did
-    except AuthenticationError:
-        raise
     except MLFrameworkError as error:
-        if status_of(error) == UNAVAILABLE:
-            raise
-        step.end(str(error.public()))
+        step.end(note_of(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +197,10 @@ class _Step:
 
     def end(self, note: str) -> None:
         """Record how it ended."""
-        ScheduleRepository(self.db, self.due.schedule.tenant_id).follow(self.due, None, note)
+        self._follow(None, note)
+
+    def _follow(self, state: Retraining | None, note: str) -> None:
+        ScheduleRepository(self.db, self.due.schedule.tenant_id).follow(self.due, state, note)
 
     @property
     def reason(self) -> str:
@@ -275,9 +270,6 @@ class _Step:
         reason = f"{self.reason}. {why}"
         rollouts.abort(self.model_id, self.rule.environment, reason=reason, expected_generation=pointer.generation)
         self.end(f"Version {version} was aborted. {why}")
-
-    def _follow(self, state: Retraining, note: str) -> None:
-        ScheduleRepository(self.db, self.due.schedule.tenant_id).follow(self.due, state, note)
 
 
 def _parsed(schedule: Schedule) -> tuple[TrainJobSpec | TuneJobSpec, OnDrift]:

@@ -17,21 +17,17 @@ from ml_core.exceptions import (
     IdempotencyConflictError,
     InvalidRequestError,
     MLFrameworkError,
-    PermissionDeniedError,
-    status_of,
+    is_unavailable,
 )
 from ml_core.ids import TenantId
 from ml_core.jobs.kinds import SPECS, kind_of
 from ml_core.jobs.revocation import refuse_revoked
 from ml_core.jobs.submission import Jobs
 from ml_core.registry.jobs.repository import check_options
-from ml_core.registry.promotion.environments import EnvironmentRepository
-from ml_core.registry.promotion.rules import check_environment
+from ml_core.registry.promotion.rules import check_move
 from ml_core.registry.schedules import Due, ScheduleRepository, due_schedules
 
 _log = logging.getLogger(__name__)
-
-UNAVAILABLE = 503
 
 
 class Schedules(ScheduleRepository):
@@ -115,7 +111,7 @@ def act(db: DatabaseConnection, found: Sequence[Due], work: Callable[[DatabaseCo
             refuse_revoked(db, due.schedule.tenant_id, due.principal)
             work(acting, due)
         except MLFrameworkError as error:
-            if status_of(error) == UNAVAILABLE:
+            if is_unavailable(error):
                 raise
             own.stop(due, str(error.public()))
         except Exception:  # noqa: BLE001 - one that was written past the checks; those of other tenants go on
@@ -145,14 +141,7 @@ def check_rule(db: DatabaseConnection, tenant_id: TenantId, spec: JobSpec, rule:
             remedy="Leave out collect_labels, and register the rows as versions of the dataset.",
             field="on_drift.collect_labels",
         )
-    check_environment(db, tenant_id, rule.environment)
-    policies = {each.environment: each for each in EnvironmentRepository(db, tenant_id).policies()}
-    if not db.principal.may_move(rule.environment, is_protected=policies[rule.environment].is_protected):
-        raise PermissionDeniedError(
-            f"{db.principal.name} may not move {rule.environment}.",
-            remedy=f"Use a key with the scope promote:{rule.environment}.",
-            scope=f"promote:{rule.environment}",
-        )
+    check_move(db, tenant_id, spec.model_id, rule.environment)
 
 
 def submitted(
@@ -182,12 +171,15 @@ def submitted(
     except IdempotencyConflictError:  # another process was faster, on an older version of the dataset
         found = jobs.find(key)
         return None if found is None else found.job_id, None
-    except AuthenticationError:
-        raise
     except MLFrameworkError as error:
-        if status_of(error) == UNAVAILABLE:
-            raise
-        return None, str(error.public())
+        return None, note_of(error)
+
+
+def note_of(error: MLFrameworkError) -> str:
+    """The note on a schedule whose work failed, unless that stops the schedule, or may pass."""
+    if isinstance(error, AuthenticationError) or is_unavailable(error):
+        raise error
+    return str(error.public())
 
 
 def key_of(schedule: Schedule) -> str:

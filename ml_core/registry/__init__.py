@@ -8,6 +8,9 @@ These errors are listed only where they mean something else than everywhere:
 * ``RegistryUnavailableError``, ``SchemaOutOfDateError``: Postgres can't be reached, or was not migrated, see
   ``DatabaseConnection.tenant``;
 * ``InvalidNameError``: a name that a caller passes is not valid, see ``ml_core.ids``;
+* ``TenantNotFoundError``, ``ModelNotFoundError``, ``DatasetNotFoundError``, ``RunNotFoundError``, ``JobNotFoundError``,
+  ``ScheduleNotFoundError``, ``ExperimentNotFoundError``: there is nothing of a name that a caller passes, or its tenant
+  was deleted; of the name of an environment it is ``InvalidRequestError``;
 * ``InvalidRequestError``: the ``limit`` of a list is not 1 to 1,000, or the ``cursor`` not ``next_cursor`` of the page
   before, see ``ml_core.registry.pages``.
 """

@@ -91,7 +91,6 @@ class Authentication:
                 name is not said.
             PermissionDeniedError: The key or token is for one tenant, and ``tenant_id`` is None.
             IssuerUnavailableError: The issuer's keys can't be read.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         text = bearer_token(authorization)
         if self._tokens is not None and is_token(text):
@@ -115,7 +114,6 @@ class Authentication:
             AuthenticationError: There is no header, or its key or token is malformed, unknown, wrong, revoked or
                 expired, or of no tenant that exists.
             IssuerUnavailableError: The issuer's keys can't be read.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         text = bearer_token(authorization)
         if self._tokens is None or not is_token(text):

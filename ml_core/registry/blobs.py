@@ -19,8 +19,9 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import StoredArtifact
 from ml_core.exceptions import MLFrameworkError, ModelSaveError, RegistryUnavailableError
 from ml_core.ids import Digest, TenantId
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
+from ml_core.registry.records import OfTenant
 from ml_core.registry.references import REFERENCES
 
 _Row = TypeVar("_Row")
@@ -34,6 +35,20 @@ _LOCK, _LOCK_SHARED = (
 )
 BYTES_LOCK = 0x6D6C6279
 """An advisory lock: removals of bytes share it, a backup holds it exclusively."""
+
+
+class KeepsBytes(OfTenant):
+    """What belongs to one tenant, and keeps bytes.
+
+    Args:
+        db: The registry; its principal is who acts.
+        tenant_id: The tenant.
+        store: Where the bytes are, also as an attribute; None: in the platform's store.
+    """
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
+        super().__init__(db, tenant_id)
+        self.store = store if store is not None else platform_store(db.settings)
 
 
 def lock_digest(connection: Connection, tenant_id: TenantId, digest: Digest | str, *, shared: bool) -> None:

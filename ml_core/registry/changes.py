@@ -18,8 +18,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
+from ml_core.registry.records import OfPlatform
 
 TOPICS: Final = ("audit", "jobs")
 """``jobs``: a job was submitted, changed its state, said how far it is, or gave a sign of life."""
@@ -66,22 +66,11 @@ class Look:
         return {"settled": self.position, "base": base, "snapshot": self.snapshot}
 
 
-class ChangeReader:
-    """Reads what has changed.
-
-    Args:
-        db: The registry; its principal belongs to no tenant.
-    """
-
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
+class ChangeReader(OfPlatform):
+    """Reads what has changed."""
 
     def look(self, before: Look | None) -> Look:
-        """What has changed since a look; without one only where the next begins.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-        """
+        """What has changed since a look; without one only where the next begins."""
         with self._db.platform() as connection:
             statement, compared = (_LOOK_FIRST, {}) if before is None else (_LOOK, before.parameters())
             (_, snapshot, position), *rows = connection.execute(statement, compared).all()
@@ -96,9 +85,6 @@ class ChangeReader:
         Args:
             tenant_id: Of this tenant; None: of any.
             after: The ``position`` of an earlier look, maybe of another process; None: nothing counts as missed.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
         """
         statement = _OF_ANY if tenant_id is None else _OF_ONE
         with self._db.platform() as connection:

@@ -39,8 +39,8 @@ from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
 from ml_core.domain.assignment import MAX_TENANT_BYTES, AssignmentDelta, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.placement import SHARED_CELL, tenant_of
 from ml_core.domain.tenant_policies import PredictionPolicy, PredictionQuota
-from ml_core.domain.version import ServableVersion, long_bytes
-from ml_core.exceptions import MLFrameworkError, ModelLoadError
+from ml_core.domain.version import UNREADABLE, ServableVersion, long_bytes
+from ml_core.exceptions import ModelLoadError
 from ml_core.ids import EnvironmentName, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
 from ml_core.registry.records import value_of
@@ -57,9 +57,6 @@ if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
 
 _log = logging.getLogger(__name__)
-
-# What reading a row raises that no release of the platform wrote, or a later one did.
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, MLFrameworkError)
 
 _SNAPSHOT_TIMEOUT = "10min"  # of one statement that reads all pointers: 100,000 take some seconds
 
@@ -307,7 +304,7 @@ def _readable(read: Callable[[_Row], _Value], row: _Row, kind: str, name: str) -
     """What a row says, or None with a warning if it can't be read."""
     try:
         return read(row)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}"
         _log.warning("The registry's row of the %s %r can't be read and is skipped (%r).", kind, name, reason)
         return None

@@ -82,7 +82,6 @@ class IdempotencyRepository:
                 answer was not kept.
             InvalidRequestError: The key has no character or too many.
             PermissionDeniedError: The principal may change nothing, or belongs to another tenant.
-            TenantNotFoundError: There is no such tenant, or it was deleted.
         """
         principal = self._db.principal
         if principal.changes_nothing:
@@ -122,7 +121,6 @@ class IdempotencyRepository:
 
         Raises:
             TenantNotFoundError: The tenant was deleted.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         if claimed_at := self._claims.get(key):
             mine = sa.and_(self._is(key), _OF.created_at == claimed_at)

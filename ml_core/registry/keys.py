@@ -56,7 +56,6 @@ class KeyRepository(OfTenant):
         Raises:
             InvalidRequestError: A scope or its environment is unknown, there is no scope, or the name is empty or too
                 long.
-            TenantNotFoundError: There is no such tenant.
         """
         granted = Grant.parse(scopes)
         for environment in sorted(granted.promotes):

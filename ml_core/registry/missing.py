@@ -1,21 +1,23 @@
-"""The errors for models, versions and tenants that do not exist, or are archived or deleted.
+"""The errors for what does not exist, or is archived or deleted.
 
 A remedy names the nearest name among the tenant's own models, never one of another tenant.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models, tenants, versions
-from ml_core.exceptions import Action, ModelNotFoundError, TenantNotFoundError, did_you_mean
+from ml_core.exceptions import Action, MLFrameworkError, ModelNotFoundError, TenantNotFoundError, did_you_mean
 from ml_core.ids import ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
+
+Error = TypeVar("Error", bound=MLFrameworkError)
 
 _COMPARED = 1_000
 """Names that a typo is compared with: about 10 ms of one core, and a short range of an index."""
@@ -84,6 +86,19 @@ def not_shown(
     if connection is not None and connection.scalar(of_model) is not None:
         action, remedy = Action.of("models.restore", tenant=tenant_id, model=model_id), "Restore its model."
     return model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy, action=action)
+
+
+def not_found(kind: type[Error], noun: str, name: str, tenant_id: TenantId) -> Error:
+    """The error for a noun, such as ``job``, of which the tenant has none of this name."""
+    shown = str(name)[:40]
+    named: dict[str, Any] = {kind.fields[0]: shown}
+    return kind(
+        f"There is no {noun} {shown!r}.",
+        remedy=f"List the tenant's {noun}s.",
+        action=Action.of(f"{noun}s.list", tenant=str(tenant_id)),
+        tenant_id=tenant_id,
+        **named,
+    )
 
 
 def tenant_not_found(tenant_id: TenantId) -> TenantNotFoundError:

@@ -61,9 +61,6 @@ def read_page(
         cursor: ``next_cursor`` of the page before, of the same list.
         descending: Whether the order is reversed.
         sorting: The name of the order, where a list has several: a cursor of another would pass rows over.
-
-    Raises:
-        InvalidRequestError: The limit or the cursor can't be used.
     """
     if cursor is not None:
         kinds = [column.type.python_type for column in order]

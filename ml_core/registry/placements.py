@@ -14,7 +14,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.dml import ReturningInsert
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import PLATFORM, placements, tenants
 from ml_core.domain.api_key import Scope
 from ml_core.domain.placement import (
@@ -32,7 +31,7 @@ from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import value_of
+from ml_core.registry.records import OfPlatform, value_of
 from ml_core.registry.tenants import TenantRepository
 
 # A replica is ready for a tenant if it has applied every change of the tenant and has none of its versions pending. A
@@ -86,22 +85,11 @@ class PlacementInfo:
         return dedicated_cell(self.tenant_id) if self.has_moved else SHARED_CELL
 
 
-class PlacementRepository:
-    """The placements of all tenants. All methods take a principal of the platform.
-
-    Args:
-        db: The registry; its principal is who acts.
-    """
-
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
+class PlacementRepository(OfPlatform):
+    """The placements of all tenants. All methods take a principal of the platform."""
 
     def get(self, tenant_id: str) -> PlacementInfo:
-        """The placement of a tenant; the shared cell unless it was set.
-
-        Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
-        """
+        """The placement of a tenant; the shared cell unless it was set."""
         tenant = TenantRepository(self._db).get(tenant_id).tenant_id
         with self._db.platform() as connection:
             row = connection.execute(sa.select(placements).where(placements.c.tenant_id == tenant)).one_or_none()
@@ -111,8 +99,7 @@ class PlacementRepository:
         """Set where a tenant is served. The control loop moves it, without a failed request.
 
         Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
             InvalidRequestError: It has bounds, and no cell that they could be of.
         """
         name, values = TenantId(tenant_id), asdict(placement)
@@ -149,7 +136,7 @@ class PlacementRepository:
         """Set the bounds of the shared cell.
 
         Raises:
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
         """
         self._db.principal.require(Scope.ADMIN)
         with self._db.platform() as connection:
@@ -175,11 +162,7 @@ class PlacementRepository:
             )
 
     def move(self, tenant_id: str, *, to_dedicated: bool) -> None:
-        """Let the shared cell stop to follow a tenant, or follow it again.
-
-        Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
-        """
+        """Let the shared cell stop to follow a tenant, or follow it again."""
         name = TenantId(tenant_id)
         cell = dedicated_cell(name) if to_dedicated else SHARED_CELL
         moved = placements.update().where(placements.c.tenant_id == name).values(has_moved=to_dedicated)

@@ -13,24 +13,21 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import platform_keys
 from ml_core.domain.api_key import ApiKey, Grant, Scope, hash_secret
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError, KeyNotFoundError
 from ml_core.registry.keys import KEY_ID, KeyInfo, check_key_name, key_info
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfPlatform
 
 _SCOPES = frozenset({Scope.ADMIN, Scope.READ})
 _OF = platform_keys.c
 _INFO = (_OF.key_id, _OF.name, _OF.scopes, _OF.created_at, _OF.revoked_at)
 
 
-class PlatformKeyRepository:
+class PlatformKeyRepository(OfPlatform):
     """The keys of the platform."""
-
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
 
     def create(self, name: str, scopes: Iterable[Scope | str]) -> ApiKey:
         """Create a key. The returned value is the only time that its secret is seen.
@@ -41,7 +38,7 @@ class PlatformKeyRepository:
 
         Raises:
             InvalidRequestError: There is no scope, or another one, or the name is empty or too long.
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
         """
         self._db.principal.require(Scope.ADMIN)
         granted = Grant.parse(scopes)
@@ -70,7 +67,7 @@ class PlatformKeyRepository:
         Raises:
             InvalidRequestError: It is malformed or can be guessed, another key has its id, or the name is empty or too
                 long. No message repeats its secret.
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
         """
         self._db.principal.require(Scope.ADMIN)
         key = ApiKey.adopt(text)
@@ -91,11 +88,7 @@ class PlatformKeyRepository:
         return insert(platform_keys).values(**row, name=name, created_by=self._db.principal.name)
 
     def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[KeyInfo]:
-        """A page of the keys, oldest first, revoked ones too.
-
-        Raises:
-            PermissionDeniedError: The principal belongs to a tenant.
-        """
+        """A page of the keys, oldest first, revoked ones too."""
         order = (_OF.created_at, _OF.key_id)
         with self._db.platform() as connection:
             return read_page(connection, sa.select(*_INFO), order, limit=limit, cursor=cursor).map(key_info)
@@ -109,7 +102,7 @@ class PlatformKeyRepository:
         Raises:
             InvalidRequestError: The text is not a key id.
             KeyNotFoundError: The platform has no such key. Neither message repeats anything of it.
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
         """
         self._db.principal.require(Scope.ADMIN)
         named = KEY_ID.fullmatch(key_id.strip())

@@ -1,4 +1,4 @@
-"""What the repositories of one tenant share, and rows as the values that they return."""
+"""What the repositories of one tenant, or of the platform, share, and rows as the values that they return."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ class OfTenant:
     def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
         self._db = db
         self._tenant_id = TenantId(tenant_id)
+
+
+class OfPlatform:
+    """What belongs to no tenant.
+
+    Args:
+        db: The registry; its principal is who acts. One of a tenant is refused with ``PermissionDeniedError``.
+    """
+
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._db = db
 
 
 def value_of(kind: Callable[..., Value], row: AnyRow, /, **given: Any) -> Value:

@@ -27,6 +27,7 @@ from ml_core.exceptions import Action, QuotaExceededError, ScheduleExistsError, 
 from ml_core.ids import JobId, ScheduleName, TenantId
 from ml_core.registry import journal
 from ml_core.registry.limits import check_document
+from ml_core.registry.missing import not_found
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
 
@@ -69,9 +70,6 @@ def due_schedules(db: DatabaseConnection, *, on_drift: bool = False) -> Sequence
     Args:
         db: The registry.
         on_drift: Those that train on an alert only; False: the others.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
     """
     is_due = (_OF.state == ScheduleState.ACTIVE.value, _OF.next_at <= sa.func.now())
     of_kind = _OF.on_drift.is_not(None) if on_drift else _OF.on_drift.is_(None)
@@ -79,11 +77,7 @@ def due_schedules(db: DatabaseConnection, *, on_drift: bool = False) -> Sequence
 
 
 def retraining_schedules(db: DatabaseConnection) -> Sequence[Due]:
-    """The schedules of all tenants whose retraining goes on.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
-    """
+    """The schedules of all tenants whose retraining goes on."""
     goes_on = (_OF.retraining.is_not(None), _OF.state != ScheduleState.STOPPED.value)
     return _found(db, _OF_LIVING.where(*goes_on).order_by(_OF.tenant_id, _OF.name))
 
@@ -101,7 +95,7 @@ def _found(db: DatabaseConnection, statement: AnySelect) -> Sequence[Due]:
 
 
 class ScheduleRepository(OfTenant):
-    """The schedules of one tenant. A method that takes a name raises ``ScheduleNotFoundError`` if there is none."""
+    """The schedules of one tenant."""
 
     def add(
         self,
@@ -161,11 +155,7 @@ class ScheduleRepository(OfTenant):
         return value_of(Schedule, added)
 
     def get(self, name: str) -> Schedule:
-        """A schedule.
-
-        Raises:
-            ScheduleNotFoundError: There is none of this name.
-        """
+        """A schedule."""
         with self._db.tenant(self._tenant_id) as connection:
             row = connection.execute(sa.select(schedules).where(self._is(name))).one_or_none()
         if row is None:
@@ -257,13 +247,7 @@ class ScheduleRepository(OfTenant):
         journal.record(connection, self._tenant_id, action, {"schedule": str(name)}, details)
 
     def _not_found(self, name: str) -> ScheduleNotFoundError:
-        return ScheduleNotFoundError(
-            f"There is no schedule {str(name)[:40]!r}.",
-            remedy="List the tenant's schedules.",
-            action=Action.of("schedules.list", tenant=str(self._tenant_id)),
-            tenant_id=self._tenant_id,
-            schedule=str(name)[:40],
-        )
+        return not_found(ScheduleNotFoundError, "schedule", name, self._tenant_id)
 
 
 def _now(connection: Connection) -> datetime:

@@ -84,7 +84,6 @@ class TenantRepository:
 
         Raises:
             TenantExistsError: It exists, or it was deleted: the name of a deleted tenant is never used again.
-            InvalidNameError: The name is not valid.
         """
         name = TenantId(tenant_id)
         created = self._insert(name)
@@ -193,7 +192,6 @@ class TenantRepository:
 
         Raises:
             InvalidRequestError: There is no such kind of rows.
-            TenantNotFoundError: There is no such tenant, or it was deleted.
             PermissionDeniedError: The principal lacks the scope ``admin``.
         """
         name, rows = TenantId(tenant_id), check_choice(SelfTestRows, self_test_rows, "self_test_rows")
@@ -203,11 +201,7 @@ class TenantRepository:
             return value_of(TenantInfo, connection.execute(changed.returning(*_LISTED)).one())
 
     def quota(self, tenant_id: str) -> PredictionQuota:
-        """What a tenant may ask of its cell.
-
-        Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
-        """
+        """What a tenant may ask of its cell."""
         name = self.get(tenant_id).tenant_id
         with self._db.tenant(name) as connection:
             row = connection.execute(
@@ -219,7 +213,6 @@ class TenantRepository:
         """Set what a tenant may ask of its cell; replicas apply it within about a second.
 
         Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
             PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
         """
         name, values = TenantId(tenant_id), asdict(quota)

@@ -77,9 +77,6 @@ class VerdictRepository(OfTenant):
             only_alerts: Without those that have no alert.
             limit: At most so many, 1 to 1000.
             cursor: ``next_cursor`` of the page before.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
         """
         statement = sa.select(live_verdicts).join(environments, _COUNTS).where(_OF.tenant_id == self._tenant_id)
         if only_alerts:
@@ -95,7 +92,6 @@ class VerdictRepository(OfTenant):
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``admin``: the platform measures.
-            TenantNotFoundError: There is no such tenant, or it was deleted.
         """
         self._db.principal.require(Scope.ADMIN)
         found = {"version": version, "quality": quality.value, "drift": drift.value}
@@ -111,9 +107,6 @@ def unmeasured(db: DatabaseConnection, limit: int) -> Sequence[Unmeasured]:
     """Environments whose version was not measured within the last hour, the longest unmeasured first.
 
     One that has another version now keeps its place: else whoever promotes all the time would keep all others waiting.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
     """
     is_recent = sa.and_(_OF.version == _POINTER.version, _OF.measured_at > sa.func.now() - MEASURED_EVERY)
     statement = (
@@ -129,11 +122,7 @@ def unmeasured(db: DatabaseConnection, limit: int) -> Sequence[Unmeasured]:
 
 
 def alerting_tenants(db: DatabaseConnection, limit: int) -> Sequence[TenantAlerts]:
-    """The tenants that have alerts, those with the most first.
-
-    Raises:
-        PermissionDeniedError: The principal belongs to a tenant.
-    """
+    """The tenants that have alerts, those with the most first."""
     alert = Verdict.ALERT.value
     quality, drift = (sa.func.count().filter(_OF[name] == alert).label(name) for name in ("quality", "drift"))
     statement: AnySelect = (

@@ -93,14 +93,14 @@ class JobCheckpoints:
 
     Attributes:
         run_id: Of this attempt.
-        on_round: Called with the rounds that are done, and all.
+        advance: See ``rounds.Checkpoints``.
     """
 
     runs: RunRepository
     model_id: ModelId
     job_id: str
     run_id: str
-    on_round: Callable[[int, int], object]
+    advance: Callable[[int, int], object]
 
     def load(self, key: str) -> Any:
         """See ``rounds.Checkpoints``."""
@@ -123,10 +123,6 @@ class JobCheckpoints:
             self.runs.artifacts.log(self.run_id, _file(key), data)
         except MLFrameworkError:
             _log.warning("A checkpoint of the job %s can't be written.", self.job_id, exc_info=True)
-
-    def advance(self, done: int, total: int) -> None:
-        """See ``rounds.Checkpoints``."""
-        self.on_round(done, total)
 
     def clear(self) -> None:
         """Delete those of all attempts: the training is done."""

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn import base
@@ -40,6 +40,7 @@ from ml_core.training.self_test import common_categories, record_self_test, rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _DIAGNOSTICS_SHARE = 0.1
@@ -246,6 +247,8 @@ def _evaluate(
         ) from error
     uncalibrated = estimator_of(pipeline)
     algorithm, constant = algorithm_of(uncalibrated)[0], baseline(table.train.target, table.validation.target, output)
+    is_split = request.validation_data is None
+    budget_s = _DIAGNOSTICS_SHARE * (time.perf_counter() - started)
     return FittedModel(
         model_id=request.model_id,
         model_type=request.model_type_in_use,
@@ -263,12 +266,15 @@ def _evaluate(
         notes=(
             *worse_than_baseline(metrics["validation"], constant, algorithm, output, was_selected=request.selects),
             *table.notes,
-            *_noted(table, output, is_split=request.validation_data is None),
+            *(_optional("notes on columns", lambda: column_notes(table, output, is_split=is_split)) or ()),
             *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),
         ),
-        diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),
+        diagnostics=_optional(
+            f"diagnostics of {type(estimator).__name__}",
+            lambda: diagnose(pipeline, held_out, table.validation.target, output, constant, budget_s),
+        ),
         curves=learning_curves(uncalibrated),
-        profile=_profiled(request, table, held_out.predicted, output),
+        profile=_optional("profile of the data", lambda: _profile(request, table, held_out.predicted, output)),
         held_out={each.name: table.validation.columns[each.name][:_HELD_OUT] for each in inputs},
     )
 
@@ -281,37 +287,20 @@ def _repeated(repetitions: Sequence[Repetition], execution: Execution) -> tuple[
         return {}, [f"The cross-validation failed: {public_text(error)}"]
 
 
-def _noted(table: TrainingTable, output: OutputKind, *, is_split: bool) -> list[str]:
+def _optional(what: str, find: Callable[[], _T]) -> _T | None:
+    """What is found, or None if that fails: a finished training must not be lost for it."""
     try:
-        return column_notes(table, output, is_split=is_split)
-    except Exception:  # noqa: BLE001 - a finished training must not be lost for its notes
-        _log.warning("The columns could not be looked at.", exc_info=True)
-        return []
-
-
-def _diagnosed(
-    pipeline: Pipeline, held_out: Answered, part: Part, output: OutputKind, constant: Metrics, started: float
-) -> Diagnostics | None:
-    budget_s = _DIAGNOSTICS_SHARE * (time.perf_counter() - started)
-    try:
-        return diagnose(pipeline, held_out, part.target, output, constant, budget_s)
-    except Exception:  # noqa: BLE001 - an estimator of the caller's own can raise anything, and its training must not be lost
-        _log.warning("The diagnostics of %s failed.", type(pipeline.steps[-1][1]).__name__, exc_info=True)
+        return find()
+    except Exception:  # noqa: BLE001 - an estimator or processor of the caller's own can raise or make anything
+        _log.warning("The %s failed.", what, exc_info=True)
         return None
 
 
-def _profiled(
-    request: TrainingRequest, table: TrainingTable, predicted: Any, output: OutputKind
-) -> TrainingProfile | None:
-    try:
-        predictions = profile_predictions(np.asarray(predicted), are_numbers=output is OutputKind.NUMBER)
-        # Columns in shards are not in memory; they are those of a registered dataset, which has a profile.
-        is_here = request.shows_cells and isinstance(table.train.columns, dict)
-        inputs = profile_columns(table.train.columns, table.inputs) if is_here else None
-    except Exception:  # noqa: BLE001 - a processor of the caller's own can make anything, and its training must not be lost
-        _log.warning("The profile of the training could not be made.", exc_info=True)
-        return None
-    return TrainingProfile(predictions, inputs)
+def _profile(request: TrainingRequest, table: TrainingTable, predicted: Any, output: OutputKind) -> TrainingProfile:
+    predictions = profile_predictions(np.asarray(predicted), are_numbers=output is OutputKind.NUMBER)
+    # Columns in shards are not in memory; they are those of a registered dataset, which has a profile.
+    is_here = request.shows_cells and isinstance(table.train.columns, dict)
+    return TrainingProfile(predictions, profile_columns(table.train.columns, table.inputs) if is_here else None)
 
 
 def _residuals(held_out: Answered, part: Part, output: OutputKind, *, shown: bool) -> Residuals | None:

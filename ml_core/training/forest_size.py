@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
 from ml_core.training.targets import invalid
 
-_FORESTS = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
+FORESTS = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
 _NODE_BYTES, _VALUE_BYTES = 64, 8
 """Of ``sklearn.tree._tree.Tree``: a node, and its value of each class, or of the number."""
 _NO_CHILD = -1
@@ -32,7 +32,7 @@ def most_bytes(estimator: Any, n_rows: int, n_classes: int) -> float:
         n_rows: That it will be fitted on.
         n_classes: 1 for numbers.
     """
-    if not isinstance(estimator, _FORESTS):
+    if not isinstance(estimator, FORESTS):
         return 0.0
     own = estimator.get_params(deep=False)
     least = own["min_samples_leaf"]
@@ -57,7 +57,7 @@ def check_size(pipeline: Pipeline, columns: Any, target: NDArray[Any] | None) ->
     """
     estimator = pipeline[-1]
     forest = estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
-    if not isinstance(forest, _FORESTS) or target is None:
+    if not isinstance(forest, FORESTS) or target is None:
         return
     n_classes = len(np.unique(target)) if is_classifier(forest) else 1
     if most_bytes(forest, len(target), n_classes) <= MAX_UNPACKED_BYTES:

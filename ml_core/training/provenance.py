@@ -73,9 +73,9 @@ def _bytes(values: NDArray[Any]) -> bytes:
     return values.tobytes()
 
 
-def code_commit(folder: Path | None = None) -> str | None:
+def code_commit() -> str | None:
     """The git commit of the working folder, read from the repository's files; None outside of a repository."""
-    start = (folder or Path.cwd()).absolute()
+    start = Path.cwd()
     git = next((parent / ".git" for parent in (start, *start.parents) if (parent / ".git").is_dir()), None)
     if git is None:
         return None

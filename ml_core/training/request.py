@@ -43,21 +43,14 @@ class TableFile:
 
 @dataclass(frozen=True)  # without slots, which leave no room for a cached property
 class TrainingRequest:
-    """One training: the fields of a ``TrainSpec`` that concern the fit, with the data.
+    """One training: the fields of a ``TrainSpec`` that concern the fit, which are described there, with the data.
 
     Attributes:
         training_data: ``(X, y)``: raw columns as a data frame (or rows as dicts, or a matrix, whose columns are then
             called x0, x1, …), and one target value a row; ``y`` may be None for clustering and anomaly detection. A
             ``TableFile`` in the place of ``X`` is for an execution that reads it itself.
         validation_data: The same, to measure on; None: a fifth of the training data is held out.
-        group: See ``TrainSpec``.
-        time: See ``TrainSpec``.
-        weight: See ``TrainSpec``.
         processor: The caller's own ``DataProcessor``, if any.
-        calibration: See ``TrainSpec``.
-        cross_validation: See ``TrainSpec``.
-        split_seed: See ``TrainSpec``.
-        selection_seconds: About how long the selection of an algorithm may take, on one core.
         self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.
 
     Raises:

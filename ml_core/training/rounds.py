@@ -9,25 +9,18 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline
 
+from ml_core.training.forest_size import FORESTS
 from ml_core.training.pipelines import fit_pipeline
 from ml_core.training.provenance import library_versions
 
-_FORESTS = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
 _BOOSTING = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 _FIRST_SHARE = 20
 """The first slice is a twentieth of the rounds; the others take as many as ``SLICE_S`` seconds seem to allow."""
@@ -46,8 +39,9 @@ class Checkpoints(Protocol):
     def save(self, key: str, estimator: Any) -> None:
         """Keep a fitted estimator. What fails costs another attempt time and nothing else."""
 
-    def advance(self, done: int, total: int) -> None:
-        """So many of so many rounds are done."""
+    @property
+    def advance(self) -> Callable[[int, int], object]:
+        """Called with the rounds that are done, and all."""
 
 
 class Pace:
@@ -112,16 +106,13 @@ def rounds_of(estimator: Any, n_rows: int) -> str | None:
 
     Boosted trees that draw features go on with other random numbers, and those that stop early may stop elsewhere.
     """
-    if isinstance(estimator, _FORESTS):
+    if isinstance(estimator, FORESTS):
         return None if estimator.warm_start or estimator.oob_score else "n_estimators"
     if not isinstance(estimator, _BOOSTING) or estimator.warm_start or estimator.max_features != 1.0:
         return None
     # scikit-learn decides "auto" by the number of rows.
-    return "max_iter" if estimator.early_stopping is False or _is_small(estimator, n_rows) else None
-
-
-def _is_small(boosting: Any, n_rows: int) -> bool:
-    return boosting.early_stopping == "auto" and n_rows <= 10_000
+    runs_all = estimator.early_stopping is False or (estimator.early_stopping == "auto" and n_rows <= 10_000)
+    return "max_iter" if runs_all else None
 
 
 def rounds_in(estimator: Any) -> int:

@@ -21,7 +21,6 @@ KIND = "trial"
 CROSS_VALIDATED = "cv/"
 """Begins the names of metrics that are means over folds."""
 _CPU_S = "cpu_s"
-_BEATS_PER_BOUND = 4
 _LOST = "Its search was lost, and another attempt repeats it."
 
 
@@ -80,7 +79,6 @@ class TrialLog:
         on_trial: Callable[[TrialLog], object],
     ) -> None:
         self._runs = RunRepository(db, tenant_id)
-        self._beat_every_s = db.settings.registry.run_dead_after_s / _BEATS_PER_BOUND
         self._model_id, self._search_id, self._run_id = model_id, search_id, run_id
         self.metric, self._on_trial = metric, on_trial
         self.total: int | None = None
@@ -136,7 +134,7 @@ class TrialLog:
 
     def heartbeats(self) -> AbstractContextManager[None]:
         """Send heartbeats of all trials that run while a block runs."""
-        return beating(self._beat, self._beat_every_s)
+        return beating(self._beat, self._runs.beat_every_s)
 
     def _beat(self) -> None:
         for run_id in list(self.running):

@@ -57,7 +57,7 @@ def test_an_operator_changes_quotas(viewer, shop, db, operator_key):
     dialog.get_by_label("Core-seconds in 24 hours").fill("3600")
     dialog.get_by_role("button", name=f"Change the quota of {shop.tenant}").click()
     page.get_by_text(f"The quota of jobs of {shop.tenant} is changed.").wait_for()
-    assert JobRepository(db, shop.tenant).quota() == JobQuota(max_queued=None, cpu_seconds_per_day=3600)
+    assert JobRepository(db, shop.tenant).share()[0] == JobQuota(max_queued=None, cpu_seconds_per_day=3600)
 
     page = open_as(viewer(), shop.key("admin"), f"{shop.path}/quotas")
     assert "12.5" in row(page, "Requests per second").inner_text()

@@ -217,7 +217,7 @@ def test_a_schedule_on_an_alert(viewer, shop, db):
     assert "Each job trains on m@1" in dialog.inner_text()
     dialog.get_by_label("Only on an alert").select_option("production")
     dialog.get_by_role("button", name="Create the schedule").click()
-    dialog.get_by_text("may not move production").wait_for()
+    dialog.get_by_text("production serves: it lacks the scope").wait_for()
     page.keyboard.press("Escape")
     other = viewer()
     page = open_as(other, shop.key("read", "train", "promote"), f"{shop.path}/training?dataset=m&target=outcome")

@@ -106,9 +106,8 @@ def retry_job(access: TenantAccess, job: str) -> Job:
 @operation(router, "GET", "/job-quota", "jobs.quota", Scope.READ)
 def get_quota(access: TenantAccess) -> JobShare:
     """The tenant's share in the queue, and what it uses of it."""
-    jobs = _jobs(access)
-    found = {"quota": jobs.quota(), "usage": jobs.usage()}
-    return JobShare.model_validate(found)
+    quota, usage = _jobs(access).share()
+    return JobShare.model_validate({"quota": quota, "usage": usage})
 
 
 @operation(router, "PUT", "/job-quota", "jobs.set_quota", Scope.ADMIN)

@@ -1,4 +1,4 @@
-"""The platform, its tenants, and their keys."""
+"""The platform, its tenants, where they are served, and their keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
+from ml_core.api.schemas.placements import Bounds, NewPlacement, Placement
 from ml_core.api.schemas.platform import ActiveJob, CellTraffic, PlatformHealth, TenantAlerts
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, PredictionQuota, Tenant, TenantChanges
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
 from ml_core.domain.keywords import texts
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.ids import TenantId
+
+_SHARED_CELL = "/api/v1/platform/shared-cell"
 
 
 class Tenants(Noun[Mode]):
@@ -58,6 +61,35 @@ class Tenants(Noun[Mode]):
     def delete(self, tenant_id: str) -> Call[DeletedTenant]:
         """Delete a tenant with everything that it has, permanently."""
         return Call("DELETE", f"/api/v1/tenants/{TenantId(tenant_id)}", DeletedTenant, timeout_s=3600)
+
+
+class Placements(Noun[Mode]):
+    """Which cell serves a tenant, and the bounds of cells; takes a key of the platform."""
+
+    @operation
+    def set(self, tenant_id: str, placement: NewPlacement) -> Call[Placement]:
+        """Set where a tenant is served; it moves without a failed request."""
+        return Call("PUT", f"/api/v1/tenants/{TenantId(tenant_id)}/placement", Placement, body=placement)
+
+    @operation
+    def get(self, tenant_id: str) -> Call[Placement]:
+        """Where a tenant is served."""
+        return Call("GET", f"/api/v1/tenants/{TenantId(tenant_id)}/placement", Placement)
+
+    @listing
+    def list(self) -> Call[Page[Placement]]:
+        """The placements that were set, by tenant. Other tenants are in the shared cell."""
+        return Call("GET", "/api/v1/placements", Page[Placement])
+
+    @operation
+    def shared_cell(self) -> Call[Bounds]:
+        """The bounds of the shared cell."""
+        return Call("GET", _SHARED_CELL, Bounds)
+
+    @operation
+    def set_shared_cell(self, bounds: Bounds) -> Call[Bounds]:
+        """Set the bounds of the shared cell."""
+        return Call("PUT", _SHARED_CELL, Bounds, body=bounds)
 
 
 class Keys(Noun[Mode]):

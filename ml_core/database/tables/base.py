@@ -7,19 +7,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ml_core.ids import (
-    BatchId,
-    DatasetId,
-    Digest,
-    EnvironmentName,
-    HoldName,
-    JobId,
-    ModelId,
-    RunId,
-    ScheduleName,
-    TenantId,
-    VersionId,
-)
+from ml_core.ids import Name
 
 SCHEMA = "mlcore"
 SCHEMA_REVISION = "0001"
@@ -39,21 +27,6 @@ metadata = sa.MetaData(
 )
 
 
-_Name = (
-    BatchId
-    | DatasetId
-    | Digest
-    | EnvironmentName
-    | HoldName
-    | JobId
-    | ModelId
-    | RunId
-    | ScheduleName
-    | TenantId
-    | VersionId
-)
-
-
 def moment(name: str, *, nullable: bool = False) -> sa.Column[object]:
     """A moment, UTC; now unless given, or nullable."""
     default = None if nullable else sa.func.now()
@@ -65,7 +38,7 @@ def document(name: str) -> sa.Column[object]:
     return sa.Column(name, JSONB, nullable=False, server_default=sa.text("'{}'::jsonb"))
 
 
-def grammar(column: str, name: type[_Name]) -> sa.CheckConstraint:
+def grammar(column: str, name: type[Name]) -> sa.CheckConstraint:
     """Nothing but a parsed name gets into the column: replicas of every tenant read it."""
     return sa.CheckConstraint(f"{column} ~ '^{name.pattern.pattern}$'", name=column)
 

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.models import models, versions
-from ml_core.database.tables.tenants import tenants
+from ml_core.database.tables.tenants import of_tenant
 from ml_core.ids import EnvironmentName
 
 # What ``ml_core.domain.rollout`` rules out is ruled out for raw SQL as well.
@@ -76,8 +76,7 @@ environment_history = sa.Table(
 environment_policies = sa.Table(
     "environment_policies",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    *keys("environment"),
+    *of_tenant("environment"),
     sa.Column("is_protected", sa.Boolean, nullable=False, server_default=sa.text("false")),
     moment("updated_at"),
     text("updated_by"),

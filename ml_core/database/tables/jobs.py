@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
-from ml_core.database.tables.tenants import tenants
+from ml_core.database.tables.tenants import of_tenant
 from ml_core.domain.job import MAX_PRIORITY, JobKind, JobState
 from ml_core.domain.schedule import ScheduleState
 from ml_core.ids import BatchId, JobId, RunId, ScheduleName
@@ -39,8 +39,7 @@ job_batches = sa.Table(
 jobs = sa.Table(
     "jobs",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    *keys("job_id"),
+    *of_tenant("job_id"),
     text("kind"),
     document("spec"),
     sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'queued'")),
@@ -103,7 +102,7 @@ job_logs = sa.Table(
 job_quotas = sa.Table(
     "job_quotas",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *of_tenant(),
     sa.Column("weight", sa.Double, nullable=False, server_default=sa.text("1")),
     sa.Column("max_queued", sa.BigInteger, server_default=sa.text("1000")),
     number("max_running", nullable=True),
@@ -117,7 +116,7 @@ job_quotas = sa.Table(
 job_turns = sa.Table(
     "job_turns",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *of_tenant(),
     sa.Column("began", sa.Double, nullable=False, server_default=sa.text("0")),
     sa.Column("ended", sa.Double, nullable=False, server_default=sa.text("0")),
     moment("waiting_since", nullable=True),
@@ -130,8 +129,7 @@ _SCHEDULE_STATES = ", ".join(f"'{state}'" for state in ScheduleState)
 schedules = sa.Table(
     "schedules",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    *keys("name"),
+    *of_tenant("name"),
     text("cron"),
     text("timezone"),
     text("kind"),

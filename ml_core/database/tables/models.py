@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
-from ml_core.database.tables.tenants import tenants
+from ml_core.database.tables.tenants import of_tenant
 from ml_core.ids import Digest, HoldName, ModelId, VersionId
 
 # Kept when a model is deleted: numbers and generations go on, so that neither is ever used twice.
@@ -14,8 +14,7 @@ from ml_core.ids import Digest, HoldName, ModelId, VersionId
 models = sa.Table(
     "models",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    *keys("model_id"),
+    *of_tenant("model_id"),
     text("model_type"),
     sa.Column("next_number", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     moment("created_at"),

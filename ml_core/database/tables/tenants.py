@@ -40,11 +40,18 @@ tenants = sa.Table(
     sa.Index(None, "feed_generation"),
 )
 
+
+def of_tenant(*names: str) -> Iterator[sa.Column[str]]:
+    """The primary key of what a tenant has: the tenant, and text columns."""
+    yield sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True)
+    yield from keys(*names)
+
+
 # What a tenant may ask of its cell. A tenant without a row has the defaults; a rate that is null is the platform's.
 prediction_quotas = sa.Table(
     "prediction_quotas",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *of_tenant(),
     sa.Column("weight", sa.Double, nullable=False, server_default=sa.text("1")),
     sa.Column("requests_per_s", sa.Double),
     sa.Column("rows_per_s", sa.Double),
@@ -97,7 +104,7 @@ def _key_rules() -> Iterator[sa.CheckConstraint]:
 api_keys = sa.Table(
     "api_keys",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *of_tenant(),
     *_key_columns(),
     moment("revoked_at", nullable=True),
     number("feed_generation"),
@@ -116,7 +123,7 @@ audit_clock = sa.Table("audit_clock", metadata, number("base", key=True))
 audit = sa.Table(
     "audit",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *of_tenant(),
     sa.Column(
         "position",
         sa.BigInteger,

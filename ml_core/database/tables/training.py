@@ -6,14 +6,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
-from ml_core.database.tables.tenants import tenants
+from ml_core.database.tables.tenants import of_tenant
 from ml_core.ids import DatasetId, Digest, ModelId
 
 datasets = sa.Table(
     "datasets",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    *keys("dataset_id"),
+    *of_tenant("dataset_id"),
     sa.Column("next_number", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     moment("created_at"),
     text("created_by"),
@@ -44,8 +43,7 @@ dataset_versions = sa.Table(
 experiments = sa.Table(
     "experiments",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    *keys("model_id"),
+    *of_tenant("model_id"),
     text("name"),
     document("tags"),
     moment("created_at"),
@@ -58,8 +56,7 @@ experiments = sa.Table(
 runs = sa.Table(
     "runs",
     metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    *keys("run_id"),
+    *of_tenant("run_id"),
     text("model_id"),
     text("kind"),
     text("status"),

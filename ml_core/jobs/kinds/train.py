@@ -14,7 +14,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId
 from ml_core.jobs.work import Work
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
-from ml_core.registry.promotion.rules import check_environment, read_rules
+from ml_core.registry.promotion.rules import check_move
 from ml_core.training.trainer import Trainer
 
 _LATEST_MOVES: Final = 100
@@ -22,7 +22,8 @@ _LATEST_MOVES: Final = 100
 
 def check(db: DatabaseConnection, tenant_id: TenantId, spec: TrainJobSpec) -> TrainJobSpec:
     """See ``Kind``."""
-    check_promotion(db, tenant_id, spec.model_id, spec.promote_to)
+    if spec.promote_to is not None:
+        check_move(db, tenant_id, spec.model_id, spec.promote_to)
     Trainer(db, tenant_id).check_spec(spec.model_id, spec.training)
     return replace(spec, training=pinned(db, tenant_id, spec.training))
 
@@ -37,17 +38,6 @@ def execute(work: Work[TrainJobSpec]) -> Mapping[str, Any]:
             work.progress.say(note)
         made = {"model_id": str(spec.model_id), "version": str(report.version), "run_id": work.run_id}
     return {**made, **promoted(work, spec.model_id, made["version"], spec.promote_to)}
-
-
-def check_promotion(
-    db: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName | None
-) -> None:
-    """Refuse a job whose principal may not move the environment to the version that it makes, before it is trained."""
-    if environment is None:
-        return
-    check_environment(db, tenant_id, environment)
-    with db.tenant(tenant_id) as connection:
-        read_rules(connection, tenant_id, model_id, environment).check_permission(db.principal)
 
 
 def pinned(db: DatabaseConnection, tenant_id: TenantId, training: TrainSpec) -> TrainSpec:

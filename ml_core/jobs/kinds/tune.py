@@ -10,10 +10,11 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import parse_reference
 from ml_core.domain.job_spec import TuneJobSpec
 from ml_core.ids import TenantId
-from ml_core.jobs.kinds.train import check_promotion, pinned, promoted
+from ml_core.jobs.kinds.train import pinned, promoted
 from ml_core.jobs.work import Work
 from ml_core.models.algorithms import CLASSIFICATION
 from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.promotion.rules import check_move
 from ml_core.training.cross_validation import check_folds
 from ml_core.training.hold_out import MIN_ROWS
 from ml_core.training.spaces import check_search
@@ -24,7 +25,8 @@ from ml_core.training.trial_log import TrialLog
 
 def check(db: DatabaseConnection, tenant_id: TenantId, spec: TuneJobSpec) -> TuneJobSpec:
     """See ``Kind``."""
-    check_promotion(db, tenant_id, spec.model_id, spec.promote_to)
+    if spec.promote_to is not None:
+        check_move(db, tenant_id, spec.model_id, spec.promote_to)
     check_search(spec.search, spec.training)
     # The algorithm, whose fixed hyperparameters the search has checked, is not among those of the training.
     Trainer(db, tenant_id).check_spec(spec.model_id, replace(spec.training, hyperparameters={}))

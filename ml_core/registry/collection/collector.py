@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, models, versions
-from ml_core.domain.lifecycle import VersionTrigger, advance, is_due, state_of
-from ml_core.exceptions import InvalidTransitionError, MLFrameworkError, ModelNotFoundError, VersionInUseError
+from ml_core.domain.retention import is_due
+from ml_core.exceptions import MLFrameworkError, ModelNotFoundError, VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
@@ -110,7 +110,7 @@ class Collector(Planner):
             freed = self._collect[item.kind](item)
         except _NotNow as reason:
             return Outcome(item, Status.SKIPPED, reason=str(reason))
-        except (VersionInUseError, ModelNotFoundError, InvalidTransitionError) as reason:
+        except (VersionInUseError, ModelNotFoundError) as reason:
             return Outcome(item, Status.SKIPPED, reason=reason.message)
         except MLFrameworkError as error:
             return Outcome(item, Status.FAILED, reason=str(error))
@@ -125,9 +125,8 @@ class Collector(Planner):
             row = connection.execute(mine).one_or_none()
             if row is None:
                 raise _NotNow("it was deleted meanwhile")
-            advance(state_of(row.since), VersionTrigger.COLLECT)
             if not is_due(row.since, row.now, self._policy.retention):
-                raise _NotNow("it was restored and archived again meanwhile")
+                raise _NotNow("it was restored meanwhile")
             if users := references(connection, item.tenant_id, [model_id], version):
                 raise _NotNow(f"it is needed by {', '.join(map(str, users))}")
             digest, *_ = remove(connection, item.tenant_id, model_id, version)

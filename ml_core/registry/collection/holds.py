@@ -43,7 +43,6 @@ class HoldRepository(OfTenant):
         The version may be archived. A name is such as ``legal``: 1 to 40 of a-z, 0-9, ``-`` and ``_``.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             InvalidRequestError: The reason is blank.
             PermissionDeniedError: The principal may not place holds.
         """
@@ -84,11 +83,7 @@ class HoldRepository(OfTenant):
             journal.record(connection, self._tenant_id, "hold.released", _subject(key), {"reason": str(reason)})
 
     def list(self, model_id: str | None = None, *, limit: int = 100, cursor: str | None = None) -> Page[Hold]:
-        """A page of the holds of a model, or of all, by model, version and name.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
+        """A page of the holds of a model, or of all, by model, version and name."""
         model = None if model_id is None else ModelId(model_id)
         statement = sa.select(holds).filter_by(tenant_id=self._tenant_id)
         if model is not None:

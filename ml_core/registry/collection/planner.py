@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, models, versions
-from ml_core.domain.lifecycle import without_needed_parents
+from ml_core.domain.retention import without_needed_parents
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore, Stray
 from ml_core.models.store.base import TEMPORARY_PREFIX

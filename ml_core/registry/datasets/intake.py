@@ -165,7 +165,6 @@ def register(
     Raises:
         RunStateError: The run that made it has failed or was cancelled.
         ModelSaveError: The store refuses; nothing is left behind.
-        TenantNotFoundError: There is no such tenant.
     """
     profile = profile_file(path)
     recorded = {

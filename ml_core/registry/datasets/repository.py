@@ -20,43 +20,32 @@ from ml_core.data.frames import as_frame
 from ml_core.data.reading import is_csv
 from ml_core.data.sources import gathered
 from ml_core.data.table_file import read_typed, write_frame
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import ColumnProfile, DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.domain.quality import DatasetComparison, Verdict, drifted_first
 from ml_core.evaluation.drift import drift_between
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, StorageFullError
 from ml_core.ids import DatasetId, Digest
-from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import lock_digest, remove_unneeded
+from ml_core.registry.blobs import KeepsBytes, lock_digest, remove_unneeded
 from ml_core.registry.datasets import intake, sql
 from ml_core.registry.datasets.rows import ENTRY_COLUMNS, dataset_not_found, find, is_version, of, refuse_if_needed
 from ml_core.registry.journal import erase
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import OfTenant, value_of
+from ml_core.registry.records import value_of
 from ml_core.registry.tenants import TenantRepository
 
 _MOST_OF_A_DIGEST = 100
 
 
-class DatasetRepository(OfTenant):
+class DatasetRepository(KeepsBytes):
     """The datasets of one tenant: immutable versions of tables.
 
     A table becomes a Parquet file whose bytes depend on its content alone, see ``ml_core.data.table_file``. Files of
     equal bytes are stored once in a tenant, whichever datasets they belong to. The file is made in the temporary folder
     (``TMPDIR``), which needs room for it; the rows of a query take twice that. On the embedded server the first table
     creates the tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        store: Where the files go; None: the platform's store.
     """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self._store = store if store is not None else platform_store(db.settings)
 
     def create(self, dataset_id: str, frame: Any, *, source: Mapping[str, Any] | None = None) -> DatasetVersion:
         """Register a data frame as the next version of a dataset, unless its newest version is the same table.
@@ -84,7 +73,6 @@ class DatasetRepository(OfTenant):
             number: Which version, where the name does not say it.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             InvalidRequestError: The name says another number, or what follows its ``@`` is not a number.
         """
         name, number = _which(dataset_id, number)
@@ -121,11 +109,10 @@ class DatasetRepository(OfTenant):
             number: As for ``get``.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             ArtifactIntegrityError: Its file is missing or was changed.
         """
         version = dataset_id if isinstance(dataset_id, DatasetVersion) else self.get(dataset_id, number)
-        return self._store.fetch(self._tenant_id, version.digest, version.size_bytes)
+        return self.store.fetch(self._tenant_id, version.digest, version.size_bytes)
 
     def from_file(
         self, dataset_id: str, path: str | Path, *, encoding: str = "utf-8", source: Mapping[str, Any] | None = None
@@ -273,9 +260,6 @@ class DatasetRepository(OfTenant):
             dataset_id: The dataset.
             number: The first version; None: the newest that is not archived.
             other: The version that is compared with it; None: the newest.
-
-        Raises:
-            DatasetNotFoundError: There is no such version.
         """
         first, second = self.get(dataset_id, number), self.get(dataset_id, other)
         old, new = ({each.name: each for each in of.profile.columns} for of in (first, second))
@@ -297,7 +281,6 @@ class DatasetRepository(OfTenant):
         """Hide a version; archiving it again changes nothing.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             DatasetInUseError: A gate compares versions on it.
         """
         name = DatasetId(dataset_id)
@@ -308,11 +291,7 @@ class DatasetRepository(OfTenant):
             self._set_archived_at(connection, name, number, archived_at, "dataset.version_archived")
 
     def restore(self, dataset_id: str, number: int) -> None:
-        """Show an archived version again; restoring one that is not archived changes nothing.
-
-        Raises:
-            DatasetNotFoundError: There is no such version.
-        """
+        """Show an archived version again; restoring one that is not archived changes nothing."""
         with journal.writing(self._db, self._tenant_id) as connection:
             self._set_archived_at(connection, DatasetId(dataset_id), number, None, "dataset.version_restored")
 
@@ -320,7 +299,6 @@ class DatasetRepository(OfTenant):
         """Delete a version, with its file unless another version has the same bytes. Its number is never used again.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
             DatasetInUseError: A model version was trained on it, and no other version has the same bytes; or a gate
                 compares versions on it.
             ModelSaveError: The version is deleted, but the store refuses to delete the file.
@@ -338,7 +316,7 @@ class DatasetRepository(OfTenant):
                 raise dataset_not_found(connection, self._tenant_id, name, number)
             subject = {"dataset_id": name, "number": number}
             journal.record(connection, self._tenant_id, "dataset.version_deleted", subject, {"digest": digest})
-        remove_unneeded(self._db, self._tenant_id, self._store, digest)
+        remove_unneeded(self._db, self._tenant_id, self.store, digest)
 
     def _lock(self, connection: Connection, dataset_id: DatasetId, number: int) -> Digest:
         """Lock the digest of a version, see ``ml_core.registry.datasets.rows``."""
@@ -384,7 +362,7 @@ class DatasetRepository(OfTenant):
         TenantRepository(self._db).ensure(self._tenant_id)
         with self._temporary_file(owner) as path:
             write(path)
-            return intake.register(self._db, self._tenant_id, self._store, name, path, source, run_id)
+            return intake.register(self._db, self._tenant_id, self.store, name, path, source, run_id)
 
     @contextmanager
     def _temporary_file(self, owner: str) -> Iterator[Path]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection, acting
+from ml_core.database.connection import acting
 from ml_core.database.tables import audit, job_batches, jobs
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.dataset import parse_reference
@@ -29,7 +29,7 @@ from ml_core.registry.jobs.quotas import check_share, shares
 from ml_core.registry.jobs.repository import check_key, check_options
 from ml_core.registry.limits import check_document
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import value_of
+from ml_core.registry.records import OfPlatform, value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -71,15 +71,8 @@ ORDER BY count(*) DESC, reason LIMIT 20
 """)
 
 
-class JobBatchRepository:
-    """The batches of the platform. A method that takes a batch raises ``JobNotFoundError`` if there is no such batch.
-
-    Args:
-        db: The registry; its principal belongs to no tenant.
-    """
-
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
+class JobBatchRepository(OfPlatform):
+    """The batches of the platform. One that does not exist is a ``JobNotFoundError``."""
 
     def submit(
         self,
@@ -96,7 +89,7 @@ class JobBatchRepository:
         left out and listed. Arguments as ``JobRepository.submit``; all jobs are submitted, or none.
 
         Raises:
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
             InvalidRequestError: A number is out of range.
             RequestTooLargeError: The spec is too large.
             IdempotencyConflictError: The key belongs to a batch with another spec.
@@ -133,11 +126,7 @@ class JobBatchRepository:
             return self._get(connection, row["batch_id"])
 
     def get(self, batch_id: str) -> JobBatch:
-        """A batch, with the reasons of its failures.
-
-        Raises:
-            JobNotFoundError: There is no such batch.
-        """
+        """A batch, with the reasons of its failures."""
         with self._db.platform() as connection:
             return self._get(connection, batch_id)
 
@@ -150,11 +139,7 @@ class JobBatchRepository:
         return page.map(lambda row: _batch_from(row, counts))
 
     def cancel(self, batch_id: str, reason: str = "") -> JobBatch:
-        """Cancel the jobs that have not ended: at once those that wait, within seconds those that run.
-
-        Raises:
-            JobNotFoundError: There is no such batch.
-        """
+        """Cancel the jobs that have not ended: at once those that wait, within seconds those that run."""
         self._db.principal.require(Scope.ADMIN)
         with self._changing() as connection:
             tenants = self._locked(connection, batch_id, JobTrigger.CANCEL)
@@ -163,11 +148,7 @@ class JobBatchRepository:
             return self._get(connection, batch_id)
 
     def retry(self, batch_id: str) -> JobBatch:
-        """Queue the jobs again that failed or were cancelled; ``refused`` of the result are those whose quota refuses.
-
-        Raises:
-            JobNotFoundError: There is no such batch.
-        """
+        """Queue the jobs again that failed or were cancelled; ``refused`` are those whose quota refuses."""
         self._db.principal.require(Scope.ADMIN)
         with self._changing() as connection:
             tenants = self._locked(connection, batch_id, JobTrigger.RETRY)

@@ -9,11 +9,12 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import jobs
 from ml_core.domain.api_key import Grant
-from ml_core.domain.job import HOLDS_CORES, MOVES, Attempt, Job, JobKind, JobState, JobTrigger, sources
+from ml_core.domain.job import HOLDS_CORES, MOVES, Attempt, Job, JobState, JobTrigger, sources
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import Action, JobNotFoundError, JobStateError
-from ml_core.ids import BatchId, JobId, RunId, TenantId
+from ml_core.exceptions import JobNotFoundError, JobStateError
+from ml_core.ids import TenantId
 from ml_core.registry import journal
+from ml_core.registry.missing import not_found
 from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ def move(
         The job afterwards.
 
     Raises:
-        JobNotFoundError: There is no such job.
         JobStateError: Its state does not permit it, or another attempt goes on.
     """
     row = connection.execute(_LOCK, {"tenant": tenant_id, "job": job_id}).one_or_none()
@@ -79,22 +79,10 @@ def move(
 
 def attempt_from(row: AnyRow) -> Attempt:
     """The attempt that a row of a claimed job is."""
-    grant, tenant_id = Grant.read(row.scopes), TenantId(row.tenant_id)
-    return Attempt(
-        tenant_id=tenant_id,
-        job_id=JobId(row.job_id),
-        kind=JobKind(row.kind),
-        spec=row.spec,
-        cpus=row.cpus,
-        # Never an operator, whatever the row says: it was written in the tenant's name.
-        principal=Principal(row.submitted_by, grant.scopes, grant.promotes, tenant_id),
-        request_id=row.request_id,
-        number=row.attempt,
-        run_id=RunId(row.run_id),
-        process=RunId(row.process),
-        dispatcher=row.dispatcher,
-        batch_id=None if row.batch_id is None else BatchId(row.batch_id),
-    )
+    grant = Grant.read(row.scopes)
+    # Never an operator, whatever the row says: it was written in the tenant's name.
+    principal = Principal(row.submitted_by, grant.scopes, grant.promotes, TenantId(row.tenant_id))
+    return value_of(Attempt, row, principal=principal, number=row.attempt)
 
 
 def cancel_job_of(connection: Connection, tenant_id: TenantId, run_id: str) -> None:
@@ -114,14 +102,7 @@ def in_seconds(seconds: float) -> sa.ColumnElement[Any]:
 
 def job_not_found(tenant_id: TenantId, job_id: str) -> JobNotFoundError:
     """The error for a job that does not exist."""
-    shown = str(job_id)[:40]
-    return JobNotFoundError(
-        f"There is no job {shown!r}.",
-        remedy="List the tenant's jobs.",
-        action=Action.of("jobs.list", tenant=str(tenant_id)),
-        tenant_id=tenant_id,
-        job_id=shown,
-    )
+    return not_found(JobNotFoundError, "job", job_id, tenant_id)
 
 
 def _refused(row: AnyRow, trigger: JobTrigger, why: str, remedy: str) -> JobStateError:

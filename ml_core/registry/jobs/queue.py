@@ -21,15 +21,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import job_quotas, jobs
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import HOLDS_CORES, Attempt, JobKind, JobQuota, JobState
 from ml_core.ids import JobId, RunId, TenantId
 from ml_core.registry.jobs.lifecycle import attempt_from, in_seconds, is_job
-from ml_core.registry.missing import tenant_not_found
-from ml_core.registry.records import value_of
-from ml_core.registry.versions.rows import refusal
+from ml_core.registry.journal import lock_tenant
+from ml_core.registry.records import OfPlatform, value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -90,15 +88,8 @@ class ActiveJob:
     started_at: datetime | None
 
 
-class JobQueue:
-    """The queue of all tenants.
-
-    Args:
-        db: The registry; its principal belongs to no tenant.
-    """
-
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
+class JobQueue(OfPlatform):
+    """The queue of all tenants."""
 
     def claim(
         self, dispatcher: str, free_cpus: float, lease_s: float, *, all_cpus: float | None = None
@@ -115,7 +106,7 @@ class JobQueue:
             The attempt; None: nobody waits, all who wait are at their bounds, or the next needs more cores.
 
         Raises:
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
         """
         return self._claim(lambda head: not free_cpus < head.cpus <= (all_cpus or head.cpus), dispatcher, lease_s)
 
@@ -127,9 +118,6 @@ class JobQueue:
 
         Returns:
             The attempt; None: the next is not of the same batch or needs more cores, or as ``claim``.
-
-        Raises:
-            PermissionDeniedError: As ``claim``.
         """
         if attempt.batch_id is None:
             return None
@@ -161,9 +149,6 @@ class JobQueue:
 
         Returns:
             The attempt; None: it does not wait, or somebody else was faster.
-
-        Raises:
-            PermissionDeniedError: As ``claim``.
         """
         self._db.principal.require(Scope.ADMIN)
         with self._db.platform() as connection:
@@ -175,19 +160,15 @@ class JobQueue:
         of = jobs.c
         is_own, is_lapsed = of.dispatcher == dispatcher, of.lease_until < sa.func.now()
         columns = (of.tenant_id, of.job_id, of.run_id, of.process, of.cpus)
-        statement = sa.select(*columns, is_own, is_lapsed).where(
+        statement = sa.select(*columns, is_own.label("is_own"), is_lapsed.label("is_lapsed")).where(
             of.state.in_([state.value for state in HOLDS_CORES]), sa.or_(is_own, is_lapsed)
         )
         with self._db.platform() as connection:
             rows = connection.execute(statement.order_by(of.tenant_id, of.job_id)).all()
-        return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), RunId(row[3]), *row[4:]) for row in rows]
+        return [value_of(Held, row) for row in rows]
 
     def active(self, limit: int) -> Sequence[ActiveJob]:
-        """The first jobs of all tenants that hold cores, the longest waiting first; after them those that are queued.
-
-        Raises:
-            PermissionDeniedError: The principal belongs to a tenant.
-        """
+        """The first jobs of all tenants that hold cores, the longest waiting first; then those that are queued."""
         of = jobs.c
         columns = [of[field.name] for field in dataclasses.fields(ActiveJob)]
         is_waiting = of.state == JobState.QUEUED.value
@@ -208,19 +189,14 @@ class JobQueue:
         """Set a tenant's share and bounds; jobs that run already go on.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
-            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
         """
         self._db.principal.require(Scope.ADMIN)
-        values = asdict(quota)
-        statement = insert(job_quotas).values(tenant_id=TenantId(tenant_id), **values)
-        try:
-            with self._db.platform() as connection:
-                connection.execute(statement.on_conflict_do_update(index_elements=["tenant_id"], set_=values))
-        except sa.exc.IntegrityError as error:
-            if refusal(error) == "fk_job_quotas_tenants":
-                raise tenant_not_found(TenantId(tenant_id)) from error
-            raise
+        name, values = TenantId(tenant_id), asdict(quota)
+        put = insert(job_quotas).values(tenant_id=name, **values)
+        with self._db.platform() as connection:
+            lock_tenant(connection, name)
+            connection.execute(put.on_conflict_do_update(index_elements=["tenant_id"], set_=values))
 
 
 def _claim(

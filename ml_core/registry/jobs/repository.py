@@ -35,7 +35,7 @@ _PAUSE_S = 10.0
 
 
 class JobRepository(OfTenant):
-    """The jobs of one tenant. A method that takes a job raises ``JobNotFoundError`` if there is no such job."""
+    """The jobs of one tenant."""
 
     def submit(
         self,
@@ -61,7 +61,6 @@ class JobRepository(OfTenant):
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
-            TenantNotFoundError: There is no such tenant.
             InvalidRequestError: A number is out of range.
             RequestTooLargeError: The spec is too large.
             QuotaExceededError: A quota of the tenant does not permit it.
@@ -100,18 +99,13 @@ class JobRepository(OfTenant):
         return value_of(Job, added)
 
     def get(self, job_id: str) -> Job:
-        """A job.
-
-        Raises:
-            JobNotFoundError: There is no such job.
-        """
+        """A job."""
         return value_of(Job, self._row(job_id))
 
     def attempt(self, job_id: str, run_id: str) -> Attempt:
         """A claimed attempt, for the process that was started for it.
 
         Raises:
-            JobNotFoundError: There is no such job.
             JobStateError: Another attempt goes on.
         """
         row = self._row(job_id)
@@ -166,7 +160,6 @@ class JobRepository(OfTenant):
         """Cancel a job: at once if it waits, else its process is stopped within seconds.
 
         Raises:
-            JobNotFoundError: There is no such job.
             JobStateError: It has ended, or is being cancelled.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
@@ -180,7 +173,6 @@ class JobRepository(OfTenant):
         """Queue a job again that failed or was cancelled, with the rights of whoever submitted it.
 
         Raises:
-            JobNotFoundError: There is no such job.
             JobStateError: It has not ended, or it succeeded.
             QuotaExceededError: As ``submit``.
         """
@@ -192,32 +184,19 @@ class JobRepository(OfTenant):
             self._record(connection, job, "job.retried")
         return job
 
-    def usage(self) -> JobUsage:
-        """What the tenant uses of its quota."""
+    def share(self) -> tuple[JobQuota, JobUsage]:
+        """The tenant's quota, and what it uses of it."""
         with self._db.tenant(self._tenant_id) as connection:
-            return self._share(connection)[1]
-
-    def quota(self) -> JobQuota:
-        """The tenant's quota."""
-        with self._db.tenant(self._tenant_id) as connection:
-            return self._share(connection)[0]
+            return self._share(connection)
 
     def log(self, job_id: str, after: int = 0) -> JobLog:
-        """What the attempts of a job said, from a position of the log.
-
-        Raises:
-            JobNotFoundError: There is no such job.
-        """
+        """What the attempts of a job said, from a position of the log."""
         self.get(job_id)
         with self._db.tenant(self._tenant_id) as connection:
             return logs.read(connection, self._tenant_id, JobId(job_id), after)
 
     def say(self, job_id: str, lines: Iterable[str]) -> None:
-        """Add lines to the log of a job.
-
-        Raises:
-            JobNotFoundError: There is no such job.
-        """
+        """Add lines to the log of a job."""
         self._db.principal.require(Scope.TRAIN)
         try:
             with journal.writing(self._db, self._tenant_id) as connection:
@@ -234,7 +213,6 @@ class JobRepository(OfTenant):
             lease_s: Seconds until the job counts as lost, unless ``beat`` renews them.
 
         Raises:
-            JobNotFoundError: There is no such job.
             JobStateError: It is no longer wanted, or another attempt goes on.
         """
         self._db.principal.require(Scope.TRAIN)
@@ -301,7 +279,6 @@ class JobRepository(OfTenant):
             error: What kept it from its end, as ``MLFrameworkError.to_json``: the job's error if no attempt follows.
 
         Raises:
-            JobNotFoundError: There is no such job.
             JobStateError: It has ended, or another attempt goes on.
         """
         self._db.principal.require(Scope.TRAIN)

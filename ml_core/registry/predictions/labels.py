@@ -52,8 +52,6 @@ def store_label(
     """Store a label in the tenant's transaction; a later one for the same row replaces it.
 
     Raises:
-        ModelNotFoundError: There is no such model.
-        TenantNotFoundError: There is no such tenant, or it was deleted.
         MLFrameworkError: As for ``check_label``.
     """
     check_label(request_id, row, label)

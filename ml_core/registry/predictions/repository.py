@@ -176,11 +176,7 @@ class PredictionRepository(OfTenant):
             store_label(connection, self._tenant_id, ModelId(model_id), request_id, row, label, moment)
 
     def policy(self) -> PredictionPolicy:
-        """What is kept of the tenant's predictions.
-
-        Raises:
-            TenantNotFoundError: There is no such tenant.
-        """
+        """What is kept of the tenant's predictions."""
         statement = sa.select(tenants.c.prediction_policy).where(tenants.c.tenant_id == self._tenant_id)
         with self._db.tenant(self._tenant_id) as connection:
             found = connection.scalar(statement)
@@ -199,7 +195,6 @@ class PredictionRepository(OfTenant):
         Raises:
             InvalidRequestError: There is no such policy.
             PermissionDeniedError: The principal lacks the scope ``admin``.
-            TenantNotFoundError: There is no such tenant.
         """
         wanted = check_choice(PredictionPolicy, policy, "policy")
         with journal.writing(self._db, self._tenant_id) as connection:

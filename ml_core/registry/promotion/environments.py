@@ -49,9 +49,7 @@ class EnvironmentRepository(MovesPointers):
 
     * ``PromotionConflictError``: somebody else moved the pointer meanwhile, or changed its gates;
     * ``PermissionDeniedError``: the principal may not move the environment;
-    * ``InvalidTransitionError``: what the environment serves does not allow the move;
-    * ``InvalidRequestError``: there is no such environment;
-    * ``ModelNotFoundError``: there is no such model.
+    * ``InvalidTransitionError``: what the environment serves does not allow the move.
     """
 
     def get(self, model_id: str, environment: str = PRODUCTION) -> Pointer:
@@ -59,7 +57,6 @@ class EnvironmentRepository(MovesPointers):
 
         Raises:
             ModelNotFoundError: Nothing was ever promoted to it, or there is no such model.
-            InvalidRequestError: There is no such environment.
         """
         model, at = ModelId(model_id), EnvironmentName(environment)
         with self._db.tenant(self._tenant_id) as connection:
@@ -83,7 +80,6 @@ class EnvironmentRepository(MovesPointers):
 
         Raises:
             ModelNotFoundError: The model has no version.
-            InvalidRequestError: There is no such environment.
         """
         model, at = ModelId(model_id), EnvironmentName(environment)
         pointed = sa.select(environments.c.version).filter_by(tenant_id=self._tenant_id, model_id=model, environment=at)
@@ -105,11 +101,7 @@ class EnvironmentRepository(MovesPointers):
         return VersionId(version)
 
     def list(self, model_id: str | None = None, *, limit: int = 100, cursor: str | None = None) -> Page[Pointer]:
-        """The pointers of a model, or of all models, by model and environment.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
+        """The pointers of a model, or of all models, by model and environment."""
         model = None if model_id is None else ModelId(model_id)
         with self._db.tenant(self._tenant_id) as connection:
             page = list_pointers(connection, self._tenant_id, model, limit, cursor)
@@ -121,7 +113,6 @@ class EnvironmentRepository(MovesPointers):
         """What the gates of an environment find of a version now, as a promotion would; nothing is moved.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             InvalidRequestError: There is no such environment, or a gate can't be read.
         """
         model, name, at = ModelId(model_id), VersionId(version), EnvironmentName(environment)
@@ -136,7 +127,6 @@ class EnvironmentRepository(MovesPointers):
         """The moves of an environment's pointer, newest first: what, who, when, why and the results of the gates.
 
         Raises:
-            ModelNotFoundError: There is no such model.
             InvalidRequestError: There is no such environment, or the limit or the cursor is not valid.
         """
         model, at, order = ModelId(model_id), EnvironmentName(environment), [environment_history.c.generation]
@@ -237,7 +227,6 @@ class EnvironmentRepository(MovesPointers):
 
         Raises:
             PermissionDeniedError: The principal is not an admin.
-            InvalidRequestError: There is no such environment.
         """
         return self._protect(EnvironmentName(environment), is_protected=True)
 

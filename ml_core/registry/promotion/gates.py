@@ -114,7 +114,6 @@ class GateRepository(OfTenant):
                 target, or no version of the model has such a split; names it and the nearest.
             RequestTooLargeError: The dataset has too many rows to compare on.
             PermissionDeniedError: The principal is not an admin.
-            ModelNotFoundError: There is no such model.
         """
         model, at = ModelId(model_id), EnvironmentName(environment)
         self._db.principal.require(Scope.ADMIN)
@@ -135,12 +134,7 @@ class GateRepository(OfTenant):
             return _gate_from(row)
 
     def list(self, model_id: str, environment: str | None = None) -> Sequence[GateRecord]:
-        """The gates of a model, of one environment or of all, by environment and name.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-            InvalidRequestError: There is no such environment.
-        """
+        """The gates of a model, of one environment or of all, by environment and name."""
         model, at = ModelId(model_id), None if environment is None else EnvironmentName(environment)
         statement = sa.select(gates).filter_by(tenant_id=self._tenant_id, model_id=model)
         if at is not None:
@@ -182,7 +176,6 @@ class GateRepository(OfTenant):
         Raises:
             PermissionDeniedError: The principal lacks the scope ``approve``, or registered the version itself.
             ModelNotFoundError: There is no such version, or it is archived.
-            InvalidRequestError: There is no such environment.
         """
         model, name, at = ModelId(model_id), VersionId(version), EnvironmentName(environment)
         principal = self._db.principal

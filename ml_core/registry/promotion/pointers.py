@@ -156,15 +156,7 @@ def state_before(connection: Connection, pointer: Pointer) -> Move | None:
 
 def pointer_from(row: AnyRow, gates: Sequence[Mapping[str, Any]] = ()) -> Pointer:
     """A pointer from its row, with the results of the gates that were evaluated for its last move."""
-    return Pointer(
-        TenantId(row.tenant_id),
-        ModelId(row.model_id),
-        EnvironmentName(row.environment),
-        None if row.version is None else VersionId(row.version),
-        *(row.generation, row.updated_at, row.updated_by),
-        **_rollout(row),
-        gates=gates,
-    )
+    return value_of(Pointer, row, **_rollout(row), gates=gates)
 
 
 def move_from(row: AnyRow) -> Move:

@@ -28,11 +28,7 @@ class RolloutRepository(MovesPointers):
     """
 
     def list(self, model_id: str | None = None, *, limit: int = 100, cursor: str | None = None) -> Page[Pointer]:
-        """The pointers with a canary or a shadow, of one model or of all, by model and environment.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
+        """The pointers with a canary or a shadow, of one model or of all, by model and environment."""
         model, of = None if model_id is None else ModelId(model_id), environments.c
         is_running = sa.or_(of.canary_version.is_not(None), of.shadow_version.is_not(None))
         with self._db.tenant(self._tenant_id) as connection:

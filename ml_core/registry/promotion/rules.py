@@ -155,6 +155,18 @@ def read_rules(connection: Connection, tenant_id: TenantId, model_id: ModelId, e
     )
 
 
+def check_move(db: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName) -> None:
+    """Refuse what will move an environment later, if its principal may not do that now.
+
+    Raises:
+        InvalidRequestError: There is no such environment.
+        PermissionDeniedError: Names the scope that is needed.
+    """
+    check_environment(db, tenant_id, environment)
+    with db.tenant(tenant_id) as connection:
+        read_rules(connection, tenant_id, model_id, environment).check_permission(db.principal)
+
+
 def rollback_target(connection: Connection, rules: Rules) -> Move:
     """The move whose state a rollback restores, which the transaction's principal may do.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.strict_json import is_storable
 from ml_core.database.tables import run_artifacts
 from ml_core.domain.api_key import Scope
@@ -17,12 +16,11 @@ from ml_core.domain.run import RunArtifact
 from ml_core.domain.version import StoredArtifact
 from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import Digest
-from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import remove_unneeded, store_and_register
+from ml_core.registry.blobs import KeepsBytes, remove_unneeded, store_and_register
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_word
-from ml_core.registry.records import OfTenant, value_of
+from ml_core.registry.records import value_of
 from ml_core.registry.runs import series
 from ml_core.registry.runs.lifecycle import accept_results, require_run, run_not_found
 from ml_core.registry.runs.series import Batch
@@ -32,20 +30,11 @@ _MAX_NAME = 400
 _PART = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
 
 
-class RunArtifacts(OfTenant):
+class RunArtifacts(KeepsBytes):
     """The files of one tenant's runs: ``RunRepository.artifacts``.
 
     Each method raises ``RunNotFoundError`` if there is no such run, or if it has no such file.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        store: Where the bytes go, also as the attribute ``store``; None: the platform's store.
     """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self.store = store or platform_store(db.settings)
 
     def log(
         self,

@@ -124,9 +124,6 @@ def read_ordered(
         orders: What comes first, one at least; runs that are equal in all of it are in the order of their ids.
         limit: 1 to 1,000.
         cursor: ``next_cursor`` of the page before, in the same order.
-
-    Raises:
-        InvalidRequestError: The limit or the cursor can't be used.
     """
     terms: list[_Term] = []
     source: sa.FromClause = runs

@@ -44,10 +44,7 @@ class RunDocument:
 
 
 class RunDocuments(OfTenant):
-    """The documents of one tenant's runs: of the kind ``dataset``, a table that a run read; ``model``, one it logged.
-
-    A method that takes a run raises ``RunNotFoundError`` if there is no such run.
-    """
+    """The documents of one tenant's runs: ``dataset``, a table that a run read; ``model``, one that it logged."""
 
     def add(self, run_id: str, kind: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
         """Add documents to a run, by name. One that the run has stays as it is.

@@ -41,10 +41,7 @@ _LETTERS: Final = 80 - 9
 
 
 class ExperimentRepository(OfTenant):
-    """The experiments of one tenant.
-
-    A method that takes an experiment raises ``ExperimentNotFoundError`` if there is no such experiment.
-    """
+    """The experiments of one tenant."""
 
     def create(self, name: str, tags: Mapping[str, str] | None = None) -> Experiment:
         """Create an experiment. Its model's name is derived from its own.

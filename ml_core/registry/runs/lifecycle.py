@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,8 +10,10 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import runs, versions
 from ml_core.domain.run import MOVES, TRACKED, RunStatus, RunTrigger, sources
-from ml_core.exceptions import Action, RunInUseError, RunNotFoundError, RunStateError
+from ml_core.exceptions import Action, RunInUseError, RunNotFoundError, RunStateError, shown
 from ml_core.ids import TenantId
+from ml_core.registry.limits import check_document
+from ml_core.registry.missing import not_found
 
 _SHOWN = 10
 """Versions and runs that an error names."""
@@ -21,26 +24,22 @@ def is_run(tenant_id: TenantId, run_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
 
 
-def is_silent(dead_after_s: float) -> sa.ColumnElement[bool]:
+def _is_silent(dead_after_s: float) -> sa.ColumnElement[bool]:
     """The condition that a run's last heartbeat is older than that, by the database's clock."""
     return runs.c.heartbeat_at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, dead_after_s)
 
 
 def seen_status(dead_after_s: float) -> sa.ColumnElement[str]:
     """A run's status as it is shown: a running run that is silent is dead."""
-    lost = sa.and_(runs.c.status == RunStatus.RUNNING.value, is_silent(dead_after_s))
-    return sa.case((lost, RunStatus.DEAD.value), else_=runs.c.status)
+    return sa.case((in_status(RunStatus.DEAD, dead_after_s), RunStatus.DEAD.value), else_=runs.c.status)
 
 
 def in_status(status: RunStatus, dead_after_s: float) -> sa.ColumnElement[bool]:
     """The condition that ``seen_status`` is this one, in a form that the index over the stored status serves."""
-    stored = runs.c.status == status.value
-    if status is RunStatus.RUNNING:
-        return sa.and_(stored, sa.not_(is_silent(dead_after_s)))
-    if status is RunStatus.DEAD:
-        either = runs.c.status.in_([RunStatus.RUNNING.value, RunStatus.DEAD.value])
-        return sa.and_(either, sa.or_(stored, is_silent(dead_after_s)))
-    return stored
+    if status not in (RunStatus.RUNNING, RunStatus.DEAD):
+        return runs.c.status == status.value
+    silent = _is_silent(dead_after_s)
+    return sa.and_(runs.c.status == RunStatus.RUNNING.value, silent if status is RunStatus.DEAD else sa.not_(silent))
 
 
 def move(
@@ -57,7 +56,6 @@ def move(
         The name of its model.
 
     Raises:
-        RunNotFoundError: There is no such run.
         RunStateError: Its state does not allow it.
     """
     allowed = sources(trigger)
@@ -71,10 +69,9 @@ def move(
     model_id = connection.scalar(statement)
     if model_id is None:
         status = require_run(connection, tenant_id, run_id)
-        is_alive = status is RunStatus.RUNNING
         raise RunStateError(
             f"The run {run_id} is {status} and can't {trigger}.",
-            remedy="Its last heartbeat is recent: cancel it first." if is_alive else "Start another run.",
+            remedy="Start another run.",
             tenant_id=tenant_id,
             run_id=run_id,
             status=status.value,
@@ -87,7 +84,6 @@ def accept_results(connection: Connection, tenant_id: TenantId, run_id: str) -> 
     """Let results be written to a run, and keep its row locked until the transaction ends; counts as a heartbeat.
 
     Raises:
-        RunNotFoundError: There is no such run.
         RunStateError: It has ended, and MLflow's client did not start it.
     """
     is_running = runs.c.status == RunStatus.RUNNING.value
@@ -99,6 +95,29 @@ def accept_results(connection: Connection, tenant_id: TenantId, run_id: str) -> 
     )
     if connection.scalar(statement) is None:
         move(connection, tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+
+
+def add_parameters(connection: Connection, tenant_id: TenantId, run_id: str, added: Mapping[str, Any]) -> None:
+    """Add parameters to a run whose row is locked; one that it has with the same value stays.
+
+    Raises:
+        RunStateError: It has one with another value.
+        RequestTooLargeError: The parameters would be too large.
+    """
+    known = connection.execute(sa.select(runs.c.parameters).where(is_run(tenant_id, run_id))).scalar_one()
+    changed = [name for name, value in added.items() if name in known and known[name] != value]
+    if changed:
+        name = changed[0]
+        raise RunStateError(
+            f"The parameter {shown(name)} of the run {run_id} is {shown(known[name])} and can't be changed to"
+            f" {shown(added[name])}.",
+            remedy="Give it another name, or start another run.",
+            tenant_id=tenant_id,
+            run_id=run_id,
+            trigger=RunTrigger.LOG.value,
+        )
+    kept = check_document({**known, **added}, "parameters")
+    connection.execute(runs.update().where(is_run(tenant_id, run_id)).values(parameters=kept))
 
 
 def lock_unused(connection: Connection, tenant_id: TenantId, run_id: str, dead_after_s: float) -> str:
@@ -165,11 +184,9 @@ def refuse_given_up(connection: Connection, tenant_id: TenantId, run_id: str | N
 
 def run_not_found(tenant_id: TenantId, run_id: str, part: str = "") -> RunNotFoundError:
     """The error for a run that does not exist, or for a run without ``part``, such as ``metric 'loss'``."""
-    shown, tenant = str(run_id)[:40], str(tenant_id)
-    return RunNotFoundError(
-        f"The run {shown!r} has no {part}." if part else f"There is no run {shown!r}.",
-        remedy="See what the run has." if part else "List the tenant's runs.",
-        action=Action.of("runs.get", tenant=tenant, run=shown) if part else Action.of("runs.list", tenant=tenant),
-        tenant_id=tenant_id,
-        run_id=shown,
-    )
+    if not part:
+        return not_found(RunNotFoundError, "run", run_id, tenant_id)
+    name = str(run_id)[:40]
+    action = Action.of("runs.get", tenant=str(tenant_id), run=name)
+    message, remedy = f"The run {name!r} has no {part}.", "See what the run has."
+    return RunNotFoundError(message, remedy=remedy, action=action, tenant_id=tenant_id, run_id=name)

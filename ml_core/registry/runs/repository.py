@@ -38,13 +38,12 @@ from ml_core.registry.runs import search, series
 from ml_core.registry.runs.comparing import condition
 from ml_core.registry.runs.lifecycle import (
     accept_results,
-    is_silent,
+    add_parameters,
     lock_unused,
     move,
     require_run,
     run_not_found,
 )
-from ml_core.registry.runs.parameters import add_parameters
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.search import write_tags
@@ -63,9 +62,12 @@ _BEATS_PER_BOUND = 4  # within the time after which a run counts as dead: three 
 
 
 class RunRepository(OfTenant):
-    """The runs of one tenant. A method that takes a run raises ``RunNotFoundError`` if there is no such run.
+    """The runs of one tenant.
 
     A run of the kind ``mlflow`` takes parameters, metrics and files after its end, too.
+
+    Attributes:
+        beat_every_s: Seconds between two heartbeats.
 
     Args:
         db: The registry.
@@ -77,6 +79,7 @@ class RunRepository(OfTenant):
         super().__init__(db, tenant_id)
         self._store = store
         self._dead_after_s = db.settings.registry.run_dead_after_s
+        self.beat_every_s = self._dead_after_s / _BEATS_PER_BOUND
 
     @cached_property
     def artifacts(self) -> RunArtifacts:
@@ -109,7 +112,6 @@ class RunRepository(OfTenant):
             Its id: ``run_`` and 16 hexadecimal digits.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
             RunNotFoundError: There is no such parent.
             RunStateError: There is a run with this id.
             InvalidRequestError: A parameter or tag can't be stored.
@@ -194,7 +196,7 @@ class RunRepository(OfTenant):
 
     def heartbeat(self, run_id: str) -> AbstractContextManager[None]:
         """Send heartbeats from a thread while a block runs: four in each ``MLCORE_RUN_DEAD_AFTER_S``."""
-        return beating(lambda: self.beat(run_id), self._dead_after_s / _BEATS_PER_BOUND)
+        return beating(lambda: self.beat(run_id), self.beat_every_s)
 
     def finish(self, run_id: str) -> None:
         """End a run that succeeded.
@@ -223,18 +225,6 @@ class RunRepository(OfTenant):
             is_tracked = runs.c.kind == TRACKED
             move(connection, self._tenant_id, run_id, RunTrigger.RESUME, is_tracked, **reopened)
             journal.record(connection, self._tenant_id, "run.resumed", {"run_id": run_id})
-
-    def mark_dead(self, run_id: str) -> None:
-        """Make the death of a silent run final: it ended with its last heartbeat, and can't come back.
-
-        Raises:
-            RunStateError: It has ended, or its last heartbeat is recent.
-        """
-        ended = {"finished_at": runs.c.heartbeat_at}
-        with journal.writing(self._db, self._tenant_id) as connection:
-            silent = is_silent(self._dead_after_s)
-            move(connection, self._tenant_id, run_id, RunTrigger.DIE, silent, **ended)
-            journal.record(connection, self._tenant_id, "run.marked_dead", {"run_id": run_id})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log the values of a step; an existing value of the step is replaced. Counts as a heartbeat.

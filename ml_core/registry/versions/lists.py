@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections import UserList
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from ml_core.domain.notebook import fields_of, flattened, records_html
 from ml_core.domain.version import ModelVersion
@@ -15,30 +16,8 @@ if TYPE_CHECKING:
     from ml_core.registry.model_registry import ModelRegistry
 
 
-class VersionList(Sequence[ModelVersion]):
+class VersionList(UserList[ModelVersion]):
     """Versions of a model, newest first."""
-
-    def __init__(self, versions: Iterable[ModelVersion]) -> None:
-        self._versions = [*versions]
-
-    @overload
-    def __getitem__(self, index: int) -> ModelVersion: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ModelVersion]: ...
-    def __getitem__(self, index: int | slice) -> ModelVersion | Sequence[ModelVersion]:
-        """A version, or a list of some of them."""
-        return VersionList(self._versions[index]) if isinstance(index, slice) else self._versions[index]
-
-    def __len__(self) -> int:
-        return len(self._versions)
-
-    def __eq__(self, other: object) -> bool:
-        return self._versions == (other._versions if isinstance(other, VersionList) else other)
-
-    __hash__ = None  # type: ignore[assignment]  # as of a list
-
-    def __repr__(self) -> str:
-        return repr(self._versions)
 
     def _repr_html_(self) -> str:
         return records_html(f"{len(self)} versions", (each.shown_fields() for each in self))

@@ -10,15 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, tenants, versions
 from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import remove_unneeded
+from ml_core.registry.blobs import KeepsBytes, remove_unneeded
 from ml_core.registry.missing import model_not_found
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import OfTenant, value_of
+from ml_core.registry.records import value_of
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.versions.registration import remove
 
@@ -36,18 +34,8 @@ class ModelSummary:
     archived_at: datetime | None
 
 
-class ModelRepository(OfTenant):
-    """The models of one tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        store: Where the bytes of versions are; None: in the platform's store.
-    """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self._store = store if store is not None else platform_store(db.settings)
+class ModelRepository(KeepsBytes):
+    """The models of one tenant."""
 
     def list(
         self,
@@ -91,7 +79,6 @@ class ModelRepository(OfTenant):
         """Hide a model with all its versions; archiving it again changes nothing.
 
         Raises:
-            ModelNotFoundError: There is no such model.
             VersionInUseError: An environment serves one of its versions.
         """
         name = ModelId(model_id)
@@ -102,11 +89,7 @@ class ModelRepository(OfTenant):
             self._change(connection, name, "model.archived", archived_at=kept)
 
     def restore(self, model_id: str) -> None:
-        """Show an archived model again; restoring one that is not archived changes nothing.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
+        """Show an archived model again; restoring one that is not archived changes nothing."""
         name = ModelId(model_id)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
@@ -118,7 +101,6 @@ class ModelRepository(OfTenant):
         Its moves stay in the history; no number or name is reused for other bytes.
 
         Raises:
-            ModelNotFoundError: There is no such model.
             VersionInUseError: An environment serves one of its versions, or a hold forbids it.
             ModelSaveError: The store refuses to remove bytes; the rows are deleted, and the collection tries again.
         """
@@ -129,7 +111,7 @@ class ModelRepository(OfTenant):
             digests = sorted(set(remove(connection, self._tenant_id, name)))
             self._change(connection, name, "model.deleted", {"digests": digests}, deleted_at=sa.func.now())
         for digest in digests:
-            remove_unneeded(self._db, self._tenant_id, self._store, digest)
+            remove_unneeded(self._db, self._tenant_id, self.store, digest)
 
     def _change(
         self,
@@ -167,7 +149,6 @@ def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *
 
     Raises:
         ModelNotFoundError: There is no such model.
-        TenantNotFoundError: There is no such tenant, or it was deleted.
     """
     found = connection.scalar(_LOCK_SHARED if shared else _LOCK, {"tenant": tenant_id, "model": model_id})
     if found is None:

@@ -12,10 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
-from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
 from ml_core.domain.metric import Metric, parse_bound
 from ml_core.domain.version import (
     Compilation,
@@ -27,13 +25,11 @@ from ml_core.domain.version import (
 )
 from ml_core.ids import Digest, ModelId, VersionId
 from ml_core.models import own_types
-from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import lock_digest, remove_unneeded, store_and_register
+from ml_core.registry.blobs import KeepsBytes, lock_digest, remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
 from ml_core.registry.missing import model_not_found, not_shown
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.records import OfTenant
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.search import write_tags
 from ml_core.registry.tenants import TenantRepository
@@ -64,18 +60,8 @@ COMPILED_FORMAT = "onnx"
 _ABSENT = object()
 
 
-class VersionRepository(OfTenant):
-    """The versions of one tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        store: Where the bytes are; None: in the platform's store.
-    """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self._store = store if store is not None else platform_store(db.settings)
+class VersionRepository(KeepsBytes):
+    """The versions of one tenant."""
 
     def submit(self, submission: Submission, data: bytes, *, actor: str | None = None) -> ModelVersion:
         """Audit and describe a skops archive that a caller brings, store its bytes and register it as a version.
@@ -120,7 +106,6 @@ class VersionRepository(OfTenant):
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
             ModelSaveError: The store or the registry refuses; nothing is left behind.
-            TenantNotFoundError: There is no such tenant.
             MLFrameworkError: As for ``register``.
         """
         self._db.principal.require(Scope.TRAIN)  # before anything is stored
@@ -128,19 +113,19 @@ class VersionRepository(OfTenant):
         registration.check_draft(draft)
         signed = actor or self._db.principal.name
         form = draft.compilation.form
-        if form is not None and compiled is None and not self._store.exists(self._tenant_id, form.digest):
+        if form is not None and compiled is None and not self.store.exists(self._tenant_id, form.digest):
             # That of another version with these bytes. Registering the file again must not need what it derives.
             form, draft = None, replace(draft, compilation=Compilation("Its compiled form is lost."))
 
         def put() -> StoredArtifact:
             if compiled is not None:
-                self._store.put(self._tenant_id, compiled, COMPILED_FORMAT)
-            return self._store.put(self._tenant_id, data, format)
+                self.store.put(self._tenant_id, compiled, COMPILED_FORMAT)
+            return self.store.put(self._tenant_id, data, format)
 
         return store_and_register(
             self._db,
             self._tenant_id,
-            self._store,
+            self.store,
             put,
             lambda connection, artifact: registration.register(connection, self._tenant_id, draft, artifact, signed),
             () if form is None else (form.digest,),
@@ -158,7 +143,6 @@ class VersionRepository(OfTenant):
             actor: Who registers it.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
             MLFrameworkError: As for ``registration.register``.
         """
         registration.check_draft(draft)
@@ -184,18 +168,14 @@ class VersionRepository(OfTenant):
             return registration.refuse_in_vain(connection, self._tenant_id, name, model_type, wanted)
 
     def get(self, model_id: str, version: str | None = None) -> ModelVersion:
-        """A version by name, archived ones too; without a name the newest that is not archived.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
+        """A version by name, archived ones too; without a name the newest that is not archived."""
         with self._db.tenant(self._tenant_id) as connection:
             return self._get(connection, ModelId(model_id), None if version is None else VersionId(version))
 
     def artifact(self, model_id: str, version: str | None = None) -> Path:
         """A local file with the verified bytes of a version. Errors as for ``get`` and ``ArtifactStore.fetch``."""
         found = self.get(model_id, version)
-        return self._store.fetch(self._tenant_id, found.digest, found.size_bytes)
+        return self.store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
     def servable(self, model_id: str, version: str) -> ServableVersion:
         """What serving needs of a version that may be served, by the same rule as ``FeedReader.servable``.
@@ -270,7 +250,6 @@ class VersionRepository(OfTenant):
             InvalidRequestError: A bound, the sorting, the limit, the text or the cursor can't be used; or no version
                 has such a metric or type.
             RequestTooLargeError: There are more than 30 filters; each tag and bound of a metric counts.
-            ModelNotFoundError: There is no such model.
         """
         query = VersionQuery(
             model_id=None if model_id is None else ModelId(model_id),
@@ -296,15 +275,6 @@ class VersionRepository(OfTenant):
         name, same = None if model_id is None else ModelId(model_id), versions.c.digest == Digest(digest)
         with self._db.tenant(self._tenant_id) as connection:
             return registration.find(connection, self._tenant_id, name, None, same)
-
-    def trained_on(self, dataset_digest: str) -> Sequence[tuple[ModelId, VersionId]]:
-        """The versions that were trained on a dataset of these bytes, oldest first."""
-        of = versions.c
-        trained = sa.select(of.model_id, of.version)
-        trained = trained.filter_by(tenant_id=self._tenant_id, dataset_digest=Digest(dataset_digest))
-        statement = trained.order_by(of.created_at, of.model_id, of.version)
-        with self._db.tenant(self._tenant_id) as connection:
-            return [(ModelId(row.model_id), VersionId(row.version)) for row in connection.execute(statement)]
 
     def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
         """Two versions side by side, as ``ModelRegistry.compare_versions``."""
@@ -366,7 +336,6 @@ class VersionRepository(OfTenant):
             The version with all of its tags.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             InvalidRequestError: A key is not a text of 1 to 250 characters, or a value is not one of at most 8,000.
         """
         name, wanted = ModelId(model_id), VersionId(version)
@@ -382,27 +351,22 @@ class VersionRepository(OfTenant):
         """Hide a version; archiving it again changes nothing.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             VersionInUseError: An environment serves it.
         """
         hidden = sa.func.coalesce(versions.c.archived_at, sa.func.now())
-        self._set_archived_at(model_id, version, VersionTrigger.ARCHIVE, hidden, "version.archived")
+        self._set_archived_at(model_id, version, hidden, "version.archived")
 
     def restore(self, model_id: str, version: str) -> None:
-        """Show an archived version again; restoring one that is not archived changes nothing.
+        """Show an archived version again; restoring one that is not archived changes nothing."""
+        self._set_archived_at(model_id, version, None, "version.restored")
 
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
-        self._set_archived_at(model_id, version, VersionTrigger.RESTORE, None, "version.restored")
-
-    def _set_archived_at(self, model_id: str, version: str, trigger: VersionTrigger, moment: Any, action: str) -> None:
+    def _set_archived_at(self, model_id: str, version: str, moment: Any, action: str) -> None:
         name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            if trigger is VersionTrigger.ARCHIVE:
+            if moment is not None:
                 refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=SERVED)
-            self._check(connection, name, wanted, trigger)
+            self._require(connection, name, wanted)
             connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=moment))
             journal.record(connection, self._tenant_id, action, {"model_id": name, "version": wanted})
 
@@ -412,20 +376,19 @@ class VersionRepository(OfTenant):
         Its name can only be registered again with the same bytes.
 
         Raises:
-            ModelNotFoundError: There is no such version.
             VersionInUseError: An environment serves it, another version was made from it, or a hold forbids it.
             ModelSaveError: The store refuses to remove the bytes; the row is deleted, and the collection tries again.
         """
         name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            self._check(connection, name, wanted, VersionTrigger.DELETE)
+            self._require(connection, name, wanted)
             refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=(*SERVED, "hold", "version"))
             digests = registration.remove(connection, self._tenant_id, name, wanted)
             subject = {"model_id": name, "version": wanted}
             journal.record(connection, self._tenant_id, "version.deleted", subject, {"digest": digests[0]})
         for digest in digests:
-            remove_unneeded(self._db, self._tenant_id, self._store, digest)
+            remove_unneeded(self._db, self._tenant_id, self.store, digest)
 
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
         names = {"tenant": self._tenant_id, "model": model_id}
@@ -437,16 +400,13 @@ class VersionRepository(OfTenant):
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         return version_from(row)
 
-    def _check(self, connection: Connection, model_id: ModelId, version: VersionId, trigger: VersionTrigger) -> None:
-        """Check that the state of a version allows a trigger, by the table of ``ml_core.domain.lifecycle``.
+    def _require(self, connection: Connection, model_id: ModelId, version: VersionId) -> None:
+        """Refuse a version that does not exist any more, or never did.
 
         Raises:
-            ModelNotFoundError: There is no such version any more, or there never was.
-            InvalidTransitionError: Its state does not allow the trigger.
+            ModelNotFoundError: There is none.
         """
-        row = connection.execute(sa.select(versions.c.archived_at).where(self._is(model_id, version))).one_or_none()
-        if row is not None:
-            advance(state_of(row.archived_at), trigger)
+        if connection.scalar(sa.select(versions.c.version).where(self._is(model_id, version))) is not None:
             return
         if registration.is_buried(connection, self._tenant_id, model_id, version):
             why, remedy = "was deleted", "Only the same bytes can be registered under its name again."

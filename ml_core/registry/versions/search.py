@@ -75,7 +75,6 @@ def search(
     Raises:
         InvalidRequestError: The sorting, the limit, the text or the cursor can't be used; or nothing was found, and no
             version could have such a metric or type.
-        ModelNotFoundError: There is no such model.
     """
     statement = SELECT_SUMMARIES
     order = [versions.c[name] for name in ("created_at", "model_id", "version")]

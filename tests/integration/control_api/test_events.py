@@ -318,15 +318,15 @@ def test_without_the_registry_streams_end_and_none_begins(db, tenant_id, bearer)
     settings = Settings(database=DatabaseSettings(**urls, tenant_key=db.tenant_key, connect_timeout_s=1))
     with DatabaseConnection(settings=settings) as own, served(mounted(create_app(Services(own)))) as port:
         url = f"http://127.0.0.1:{port}/api/v1/tenants/{tenant_id}/events"
-        working = own._urls
+        working = own.urls
         with listening(url, **bearer) as heard:
             wait_until(lambda: heard.is_open)
             seen = heard.events[-1]["id"]
-            own._urls = type(working)(*["postgresql://nobody@127.0.0.1:1/none"] * 3)
+            own.urls = type(working)(*["postgresql://nobody@127.0.0.1:1/none"] * 3)
             wait_until(lambda: heard.is_over)
         refused = httpx.get(url, headers=bearer, trust_env=False, timeout=30)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "registry_unavailable")
-        own._urls = working
+        own.urls = working
         change(db, tenant_id)
         with listening(url, last_event_id=seen, **bearer) as heard:
             wait_until(lambda: heard.topics == {"audit"})

@@ -335,7 +335,7 @@ def test_a_cancelled_job_frees_its_core(dispatcher, own) -> None:
     assert own.cancel(job.job_id).state is JobState.CANCELLING
     assert ended(dispatcher, own, job).state is JobState.CANCELLED
     wait_until(lambda: dispatcher.turn() or not Path(f"/proc/{process}").exists())
-    assert own.usage().running == 0
+    assert own.share()[1].running == 0
 
 
 def test_a_turn_that_fails_is_followed_by_another(db, own, runner, monkeypatch) -> None:

@@ -37,5 +37,5 @@ def test_other_signs_are_refused_with_those_that_there_are(text):
 def test_what_is_no_bound_is_refused_with_an_example(text):
     """And with the argument's own name."""
     with pytest.raises(InvalidRequestError, match=r"accuracy>=0\.8") as caught:
-        parse_bound(text, "metric")
-    assert caught.value.field == "metric"
+        parse_bound(text)
+    assert caught.value.field == "metrics"

@@ -13,7 +13,6 @@ import pytest
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import RunStateError
 from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository, RunStatus
 from ml_core.settings import RegistrySettings, Settings
@@ -83,40 +82,6 @@ def test_a_run_that_was_only_slow_comes_back(runs: RunRepository, silence: Calla
     assert runs.get(run_id).status is (RunStatus.FINISHED if sign == "finish" else RunStatus.RUNNING)
 
 
-def test_a_run_that_was_marked_dead_stays_dead(runs: RunRepository, silence: Callable[[str], None]) -> None:
-    """It ended with its last sign of life, is found as dead, and may be deleted."""
-    run_id = runs.start(TICKETS)
-    silence(run_id)
-    runs.mark_dead(run_id)
-    with pytest.raises(RunStateError, match="is dead and can't beat"):
-        runs.beat(run_id)
-    run = runs.get(run_id)
-    assert (run.status, run.finished_at) == (RunStatus.DEAD, run.heartbeat_at)
-    assert [found.run_id for found in runs.search(status=RunStatus.DEAD).items] == [run_id]
-    runs.delete(run_id)
-
-
-def test_a_run_that_was_marked_dead_is_dead_to_a_patient_reader(
-    db: DatabaseConnection, tenant_id: TenantId, runs: RunRepository, silence: Callable[[str], None]
-) -> None:
-    """Its state is final: it no longer depends on how long a reader would wait."""
-    run_id = runs.start(TICKETS)
-    silence(run_id)
-    runs.mark_dead(run_id)
-    settings = Settings(registry=RegistrySettings(run_dead_after_s=86_400), platform=db.settings.platform)
-    with DatabaseConnection(settings=settings) as connection:
-        patient = RunRepository(connection, tenant_id)
-        assert [run.run_id for run in patient.search(status=RunStatus.DEAD).items] == [run_id]
-        assert patient.get(run_id).status is RunStatus.DEAD
-
-
-def test_a_run_that_lives_can_not_be_marked_dead(runs: RunRepository) -> None:
-    """It would be a lie; the error says what to do instead."""
-    run_id = runs.start(TICKETS)
-    with pytest.raises(RunStateError, match=r"is running and can't die\. .*cancel it first"):
-        runs.mark_dead(run_id)
-
-
 def test_a_silent_run_may_be_deleted(runs: RunRepository, silence: Callable[[str], None]) -> None:
     """Nobody has to mark it first."""
     run_id = runs.start(TICKETS)
@@ -170,9 +135,9 @@ def test_a_heartbeat_survives_an_absent_registry(
     """A sign of life that can't be given is tried again at the next turn."""
     runs = RunRepository(short, tenant_id)
     run_id = runs.start(TICKETS)
-    url = short._urls
+    url = short.urls
     with runs.heartbeat(run_id):
-        monkeypatch.setattr(short, "_urls", type(url)(**{**vars_of(url), "app": "postgresql://127.0.0.1:1/none"}))
+        monkeypatch.setattr(short, "urls", type(url)(**{**vars_of(url), "app": "postgresql://127.0.0.1:1/none"}))
         wait_until(lambda: "postgresql://127.0.0.1:1/none" in short._engines)
         monkeypatch.undo()
         before = runs.get(run_id).heartbeat_at
@@ -192,5 +157,5 @@ def test_a_heartbeat_ends_with_its_run(short: DatabaseConnection, tenant_id: Ten
     run_id = runs.start(TICKETS)
     with runs.heartbeat(run_id):
         runs.cancel(run_id)
-        wait_until(lambda: not any(thread.name == "run-heartbeat" for thread in threading.enumerate()))
+        wait_until(lambda: not any(thread.name == "heartbeat" for thread in threading.enumerate()))
     assert runs.get(run_id).status is RunStatus.CANCELLED

@@ -7,7 +7,7 @@ import pytest
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import Lineage
 from ml_core.exceptions import ModelNotFoundError
-from ml_core.ids import Digest, TenantId, VersionId
+from ml_core.ids import TenantId, VersionId
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.versions import lineage
@@ -59,12 +59,6 @@ def test_downstream_names_what_serves_it(
     assert family.lineage(TICKETS, VersionId("2"))["environments"] == ["production"]
     environments.promote(TICKETS, VersionId("3"), PRODUCTION, actor="me")
     assert family.lineage(TICKETS, VersionId("2"))["environments"] == []
-
-
-def test_a_dataset_knows_what_was_trained_on_it(family: VersionRepository) -> None:
-    """Versions by the digest of their data, oldest first."""
-    assert [version for _, version in family.trained_on(Digest(DATA))] == ["1", "2", "3", "4"]
-    assert family.trained_on(Digest("e" * 64)) == []
 
 
 def test_another_tenants_version_has_no_lineage_here(

@@ -1,4 +1,4 @@
-"""The life of a version: what may follow what."""
+"""What a collection may remove, and in which order."""
 
 from __future__ import annotations
 
@@ -8,45 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_core.domain.lifecycle import (
-    TRANSITIONS,
-    VersionState,
-    VersionTrigger,
-    advance,
-    is_due,
-    state_of,
-    without_needed_parents,
-)
-from ml_core.exceptions import InvalidTransitionError
+from ml_core.domain.retention import is_due, without_needed_parents
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(("state", "trigger"), [(s, t) for s in VersionState for t in VersionTrigger])
-def test_every_pair_is_decided(state: VersionState, trigger: VersionTrigger) -> None:
-    """What the table has leads to its state; every other pair is refused, naming both and what is allowed."""
-    if (state, trigger) in TRANSITIONS:
-        assert advance(state, trigger) is TRANSITIONS[state, trigger]
-        return
-    with pytest.raises(InvalidTransitionError, match=f"{state} does not permit {trigger}") as caught:
-        advance(state, trigger)
-    assert (caught.value.phase, caught.value.trigger) == (state, trigger)
-
-
-@given(st.lists(st.sampled_from(VersionTrigger), max_size=30))
-def test_no_sequence_collects_a_live_version(triggers: list[VersionTrigger]) -> None:
-    """Whatever happens, a version is collected from the archive only, and comes back by registration only."""
-    state = VersionState.LIVE
-    for trigger in triggers:
-        try:
-            following = advance(state, trigger)
-        except InvalidTransitionError:
-            continue
-        if trigger is VersionTrigger.COLLECT:
-            assert state is VersionState.ARCHIVED
-        if state is VersionState.COLLECTED:
-            assert trigger is VersionTrigger.REGISTER
-        state = following
 
 
 @pytest.mark.parametrize(
@@ -56,12 +20,6 @@ def test_no_sequence_collects_a_live_version(triggers: list[VersionTrigger]) -> 
 def test_due_after_the_whole_retention(archived_at: datetime | None, expected: bool) -> None:
     """A live version is never due; an archived one is from the day on that the retention ends."""
     assert is_due(archived_at, NOW, timedelta(days=30)) is expected
-
-
-def test_the_state_of_a_row() -> None:
-    """A row says live or archived."""
-    assert state_of(None) is VersionState.LIVE
-    assert state_of(NOW) is VersionState.ARCHIVED
 
 
 def test_a_parent_goes_after_its_last_child() -> None:

@@ -3,7 +3,7 @@
 import { ApiError, ask, at } from "../core/api.js";
 import { number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { link } from "../core/router.js";
+import { link, turn } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog } from "../parts/dialog.js";
 import { field, fieldsOf, textField } from "../parts/fields.js";
@@ -91,11 +91,11 @@ export default {
   },
 
   actions: {
-    search(element, _, { params: { tenant, model } }) {
+    search(element) {
       const fields = fieldsOf(element);
       // In UTC, so that it is the same time for a reader in another zone.
       const times = Object.fromEntries(TIMES.map((name) => [name, utc(fields[name])]));
-      location.hash = link(["t", tenant, "models", model, "predictions"], { ...fields, ...times });
+      turn({ ...fields, ...times });
     },
 
     label(element, _, { params: { tenant, model }, refresh, say }) {

@@ -3,7 +3,7 @@
 import { ask, at, every } from "../core/api.js";
 import { counted, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { filter, link } from "../core/router.js";
+import { filter, link, turn } from "../core/router.js";
 import { listed, showList } from "../parts/data_table.js";
 import { field, fieldsOf } from "../parts/fields.js";
 import { byName, parametersOf } from "../parts/parameters.js";
@@ -88,18 +88,9 @@ export default {
   },
 
   actions: {
-    search(element, _, { params: { tenant }, query: { view } }) {
-      location.hash = link(["t", tenant, "runs"], { ...fieldsOf(element), view });
-    },
-
-    by(element, _, { params: { tenant }, query }) {
-      location.hash = link(["t", tenant, "runs"], { ...query, ...fieldsOf(element), ranges: undefined });
-    },
-
-    async clear(_, __, { refresh }) {
-      filter({ ranges: undefined });
-      await refresh();
-    },
+    search: (element) => turn({ ...fieldsOf(element), ranges: undefined }),
+    by: (element) => turn({ ...fieldsOf(element), ranges: undefined }),
+    clear: () => turn({ ranges: undefined }),
 
     compare(element, _, { params: { tenant } }) {
       const chosen = new FormData(/** @type {HTMLFormElement} */ (element)).getAll("run");

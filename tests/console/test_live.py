@@ -284,6 +284,9 @@ def test_traffic_and_alerts_of_a_tenant(viewer, shop):
     charts.first.locator("tbody td").get_by_text("2", exact=True).first.wait_for()
     assert charts.nth(1).locator(".legend li").count() == 2
     assert charts.first.locator(".legend li").count() == 1, "errors are not known"
+    latency = charts.nth(1).locator("path.curve").first.get_attribute("d")
+    assert "m-2 0a2" in latency, "an interval between others without a request is a dot"
+    assert "v-6" not in latency, "a time without a request is not marked"
     page.get_by_text("the metric mlcore_tenant_requests_total").wait_for()
     served = page.get_by_role("region", name="Served now").get_by_role("row", name=PEOPLE)
     assert served.locator(".badge").all_inner_texts() == ["ok", "alert"]

@@ -320,7 +320,7 @@ def test_values_that_are_not_finite_are_gaps(viewer, shop, client):
     chart = page.locator("line-chart[label=loss]")
     path = chart.locator("path.curve.color0").last.get_attribute("d")
     assert path.count("v-6") == 2
-    assert path.count("h0") == 2  # a point at each side
+    assert path.count("m-2 0a2") == 2  # a dot at each side
     slider = chart.get_by_role("slider")
     slider.focus()
     page.keyboard.press("ArrowLeft")

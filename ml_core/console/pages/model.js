@@ -302,8 +302,11 @@ function versionColumns(versions, { metrics, reference }, address) {
       const higher = metrics.find((each) => each.split === SPLIT && each.metric === name)?.higher_is_better ?? null;
       return { name: words(name), isNumber: true, cell: (version) => metricCell(name, version, reference, higher) };
     }),
-    { name: "Registered", cell: (version) => html`<when-time datetime="${version.created_at}"></when-time>` },
-    { name: "By", cell: (version) => html`<span class="quiet">${version.created_by}</span>` },
+    {
+      name: "Registered",
+      cell: ({ created_at: moment, created_by: by }) =>
+        html`<when-time datetime="${moment}"></when-time> <span class="quiet">by ${by}</span>`,
+    },
   ];
 }
 

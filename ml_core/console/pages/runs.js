@@ -145,7 +145,7 @@ function table(tenant, asked, isFiltered, load) {
       { name: "Model", cell: (run) => html`${run.model_id} <span class="quiet">${run.kind}</span>` },
       { name: "Status", cell: (run) => badge(run.status) },
       { name: "Metrics", cell: (run) => some(metricsOf(run, asked), number) },
-      { name: "Parameters", cell: (run) => some(parametersOf(run), shown) },
+      { name: "Parameters", cell: (run) => some(toldOf(run), shown) },
       { name: "Started", cell: (run) => html`<when-time datetime="${run.started_at}"></when-time>` },
       { name: "Took", isNumber: true, cell: tookText },
     ],
@@ -155,6 +155,13 @@ function table(tenant, asked, isFiltered, load) {
 /** @param {any} run */
 const tookText = ({ started_at: start, finished_at: end }) =>
   end ? duration((Date.parse(end) - Date.parse(start)) / 1000) : "–";
+
+/** The parameters that tell something, each name once. @param {any} run @returns {[string, unknown][]} */
+function toldOf(run) {
+  const told = parametersOf(run).filter(([, value]) => value !== null && shown(value) !== "{}");
+  const names = told.map(([name]) => name.split(".").at(-1));
+  return told.filter((_, index) => names.indexOf(names[index]) === index);
+}
 
 /** The first of them. @param {[string, any][]} pairs @param {(value: any) => string} text */
 const some = (pairs, text) =>

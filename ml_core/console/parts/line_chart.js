@@ -17,6 +17,7 @@ const [TOP, RIGHT, BOTTOM] = [10, 14, 24];
 const CHARACTER = 7; // pixels of a digit of a label
 const [LABEL_WIDTH, LABEL_HEIGHT] = [100, 42]; // of the room for a label of an axis
 const EDGE = 4; // how far beyond the axes a line is seen: half its width, and a dot
+const DOT = "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0"; // a point between gaps
 const COLORS = 8;
 const MOST_ROWS = 100;
 
@@ -155,13 +156,20 @@ class LineChart extends HTMLElement {
       ${columns.ticks
         .filter((tick) => tick.value >= from && tick.value <= to)
         .map(
-          (tick) => html`<text x="${x.at(tick.value).toFixed(1)}" y="${HEIGHT - 6}" class="middle">${tick.text}</text>`,
+          ({ value, text }) =>
+            html`<text
+              x="${Math.min(x.at(value), width - (CHARACTER * text.length) / 2).toFixed(1)}"
+              y="${HEIGHT - 6}"
+              class="middle"
+              >${text}</text
+            >`,
         )}
       <rect class="range" y="${TOP}" height="${bottom - TOP}" visibility="hidden"></rect>
       <svg x="${edge}" width="${across}" height="${down}" viewBox="${edge} 0 ${across} ${down}">
         ${this.#series.map(({ points }, index) => {
           const drawn = this.range ? between(points, this.range, 1) : points;
-          return html`<path class="${lineStyle(index)}" d="${line(drawn, x, y)}${gaps(drawn, x, bottom)}"></path>`;
+          const marks = this.hasAttribute("time") ? "" : gaps(drawn, x, bottom); // at some time there was nothing to measure
+          return html`<path class="${lineStyle(index)}" d="${line(drawn, x, y)}${marks}"></path>`;
         })}
       </svg>
       <line class="cursor" y1="${TOP}" y2="${bottom}" visibility="hidden"></line>
@@ -325,7 +333,7 @@ function extent(series, axis) {
 /** Of each pixel column the first, lowest, highest and last point of a line. @param {Point[]} points @param {Scale} x @param {Scale} y */
 function line(points, x, y) {
   let text = "";
-  let isDown = false;
+  let drawn = 0; // points since the last gap
   let column = NaN;
   /** @type {[number, number, number, number]} */
   let kept = [0, 0, 0, 0];
@@ -334,17 +342,16 @@ function line(points, x, y) {
     const [start, low, high, end] = kept;
     for (const index of new Set([start, Math.min(low, high), Math.max(low, high), end])) {
       const [at, value] = /** @type {[number, number]} */ (points[index]);
-      // A line of no length is a dot.
-      text += `${isDown ? "L" : "M"}${x.at(at).toFixed(1)} ${y.at(value).toFixed(1)}${isDown ? "" : "h0"}`;
-      isDown = true;
+      text += `${drawn++ ? "L" : "M"}${x.at(at).toFixed(1)} ${y.at(value).toFixed(1)}`;
     }
   };
+  const end = () => {
+    draw();
+    if (drawn === 1) text += DOT;
+    [column, drawn] = [NaN, 0];
+  };
   points.forEach(([at, value], index) => {
-    if (!hasValue(value)) {
-      draw();
-      [column, isDown] = [NaN, false];
-      return;
-    }
+    if (!hasValue(value)) return end();
     const here = Math.round(x.at(at));
     if (here !== column) {
       draw();
@@ -354,7 +361,7 @@ function line(points, x, y) {
     if (value > /** @type {number} */ (points[kept[2]][1])) kept[2] = index;
     kept[3] = index;
   });
-  draw();
+  end();
   return text;
 }
 

@@ -3,7 +3,7 @@
 import { ApiError, unreachable } from "./core/api.js";
 import { html, render } from "./core/html.js";
 import { follow } from "./core/live.js";
-import { link, placeOf } from "./core/router.js";
+import { link, pageOf, placeOf } from "./core/router.js";
 import { present, signOut } from "./core/session.js";
 import { signInPage, tenantsView } from "./pages/sign_in.js";
 import { failed, loading, missing } from "./parts/states.js";
@@ -16,7 +16,7 @@ import "./parts/when_time.js";
  * @typedef {object} Context
  * @property {Session} session
  * @property {Record<string, string>} params The names in the address.
- * @property {Record<string, string>} query How it is filtered.
+ * @property {Record<string, string>} query How it is filtered at this moment.
  * @property {AbortSignal} signal Aborted when the page is left.
  * @property {() => Promise<void>} refresh Shows what was done, or later: what was done did not fail with that.
  * @property {(message: string) => void} say Tells the reader that something was done.
@@ -70,23 +70,21 @@ const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 /** @type {Session | null} */
 let session = null;
 let shown = new AbortController();
-/** @type {{page: Page, data: any, context: Context} | null} */
+/** @type {{page: Page, data: any, context: Context, turn: () => Promise<void>} | null} */
 let current = null;
+/** The address of the page that is shown. */
+let here = "";
 
 /** Show the page of the present address. */
 async function show() {
-  shown.abort();
-  shown = new AbortController();
-  const { signal } = shown;
-  current = null;
+  const signal = leave();
+  here = pageOf(location.hash);
   say("");
   try {
     session ??= await present();
   } catch (error) {
     if (signal.aborted) return;
-    if (error instanceof ApiError && error.status === 401) return showSignIn();
-    render(main, failed(error));
-    return void setTimeout(() => signal.aborted || show(), 3000);
+    return error instanceof ApiError && error.status === 401 ? showSignIn() : fail(error);
   }
   if (signal.aborted) return;
   // Whoever is signed in for one tenant begins there; for several, by choosing one.
@@ -110,11 +108,24 @@ async function open(place, signal) {
     });
     if (!signal.aborted) await keep(page, place, signal);
   } catch (error) {
-    if (signal.aborted) return;
-    render(main, failed(error));
-    // What may pass is tried again; what the API refused is not.
-    if (error instanceof ApiError && error.mayPass) setTimeout(() => signal.aborted || show(), 3000);
+    if (!signal.aborted) fail(error);
   }
+}
+
+/** Leave the page. @returns {AbortSignal} That of the next one. */
+function leave() {
+  shown.abort();
+  shown = new AbortController();
+  current = null;
+  main.removeAttribute("aria-busy");
+  return shown.signal;
+}
+
+/** Show why the page can't be shown. What may pass is tried again; what the API refused is not. @param {unknown} error */
+function fail(error) {
+  const signal = leave();
+  render(main, failed(error));
+  if (error instanceof ApiError && error.mayPass) setTimeout(() => signal.aborted || show(), 3000);
 }
 
 /**
@@ -123,24 +134,39 @@ async function open(place, signal) {
  * @param {Page} page @param {import("./core/router.js").Place} place @param {AbortSignal} signal
  */
 async function keep(page, place, signal) {
-  const { params, query } = place;
-  let [asked, answered] = [0, 0];
+  const { params } = place;
+  let [asked, answered, turned] = [0, 0, 0];
   const update = async () => {
     const own = ++asked;
-    const { query: latest = query } = placeOf(location.hash, [place.pattern]) ?? {};
-    context.query = latest;
     const data = await page.load(context);
     if (signal.aborted || own < answered) return; // what was asked later is shown already
     answered = own;
-    current = { page, data, context };
+    current = { page, data, context, turn };
     render(main, page.view(data, context));
     page.connect?.(main, data, context);
+  };
+  const turn = async () => {
+    const own = ++turned;
+    const isOver = () => signal.aborted || own !== turned;
+    const { activeElement: focused } = document;
+    say("");
+    main.setAttribute("aria-busy", "true");
+    try {
+      await update();
+      if (!isOver() && !focused?.isConnected) begin(); // it is another step of the page
+      await Promise.all([...main.querySelectorAll("data-table")].map((list) => /** @type {any} */ (list).loaded));
+    } catch (error) {
+      if (!isOver()) fail(error);
+    }
+    if (!isOver()) main.removeAttribute("aria-busy");
   };
   /** @type {Context} */
   const context = {
     session: /** @type {Session} */ (session),
     params,
-    query,
+    get query() {
+      return placeOf(location.hash, [place.pattern])?.query ?? place.query;
+    },
     signal,
     refresh: () => update().catch(() => undefined),
     say,
@@ -149,16 +175,21 @@ async function keep(page, place, signal) {
   render(main, loading(page.title(params)));
   await update();
   if (signal.aborted) return;
-  (main.querySelector("h1") ?? main).focus({ preventScroll: true });
-  scrollTo(0, 0);
+  begin();
   const { topics = params.tenant ? ["audit"] : [] } = page;
   const everyS = () => (typeof page.everyS === "function" ? page.everyS(current?.data) : page.everyS);
   await follow({ tenant: params.tenant, topics, everyS, signal, refresh: update, noticed: say });
 }
 
+/** Begin to read the page. */
+function begin() {
+  (main.querySelector("h1") ?? main).focus({ preventScroll: true });
+  scrollTo(0, 0);
+}
+
 function showSignIn() {
-  shown.abort(); // else the page would say in place of the form that it was refused
-  [session, current] = [null, null];
+  leave(); // else the page would say in place of the form that it was refused
+  session = null;
   render(bar, html``);
   document.title = "Sign in – ML Core";
   signInPage(main, (found) => {
@@ -169,7 +200,6 @@ function showSignIn() {
 
 /** @param {string | null} tenant */
 function showBar(tenant) {
-  const here = location.hash.split("?")[0];
   const entry = (names, text, isExact = false) => {
     const address = link(names);
     const isHere = isExact ? here === address : here.startsWith(address);
@@ -234,7 +264,8 @@ async function act(event) {
   }
 }
 
-addEventListener("hashchange", show);
+// Within a page only what differs is replaced.
+addEventListener("hashchange", () => (current && pageOf(location.hash) === here ? current.turn() : show()));
 addEventListener("signed-out", () => session && showSignIn());
 document.addEventListener("click", act);
 document.addEventListener("submit", act);

@@ -72,6 +72,23 @@ def test_a_move_by_one_browser_is_shown_in_another(viewer, shop):
     assert is_same(anna.page)
 
 
+def test_a_version_by_another_program_is_shown(viewer, shop):
+    """In the list of versions and beside what is served, without a question before it."""
+    anna = viewer()
+    anna.open(shop.model)
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_text("production serves version 1").wait_for()
+    settled(page)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(500)
+    assert asked == []
+    shop.publish("4")
+    page.get_by_role("region", name="Versions", exact=True).get_by_role("link", name="4", exact=True).wait_for()
+    page.locator("#comparison").get_by_role("link", name="4", exact=True).wait_for()
+    assert is_same(page)
+
+
 def test_a_job_moves(viewer, shop):
     """Its submission, its begin, how far it is, and its end: nobody else's doing is in the audit."""
     jobs, queue = JobRepository(shop.db, shop.tenant), JobQueue(shop.db)
@@ -266,6 +283,11 @@ def test_traffic_and_alerts_of_a_tenant(viewer, shop):
     charts.first.locator("summary").click()
     charts.first.locator("tbody td").get_by_text("2", exact=True).first.wait_for()
     assert charts.nth(1).locator(".legend li").count() == 2
+    assert charts.first.locator(".legend li").count() == 1, "errors are not known"
+    latency = charts.nth(1).locator("path.curve").first.get_attribute("d")
+    assert "m-2 0a2" in latency, "an interval between others without a request is a dot"
+    assert "v-6" not in latency, "a time without a request is not marked"
+    page.get_by_text("the metric mlcore_tenant_requests_total").wait_for()
     served = page.get_by_role("region", name="Served now").get_by_role("row", name=PEOPLE)
     assert served.locator(".badge").all_inner_texts() == ["ok", "alert"]
     assert not [url for url in asked if re.search(r"/models/[^/]+/(quality|drift)", url)]

@@ -10,7 +10,7 @@ import pytest
 from ml_core.cache import CacheConfig, CacheMechanism
 from ml_core.client import MLClient
 from ml_core.jobs.processes import ProcessRunner
-from ml_core.registry.jobs import JobRepository
+from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.system import MLSystem
 from support.job_queue import dispatching, empty_queue
@@ -44,6 +44,22 @@ def test_a_job_from_the_queue_to_its_version(viewer, shop, client, db):
     assert page.locator(".log").inner_text().strip()
     page.get_by_role("link", name="m 1").click()
     page.get_by_role("heading", name="m 1").wait_for()
+
+
+def test_a_job_leads_to_the_dataset_that_it_made(viewer, shop, client, db):
+    """As a batch prediction does."""
+    client.datasets.create("scored", measures(20))
+    empty_queue(db)
+    jobs, queue = JobRepository(db, shop.tenant), JobQueue(db)
+    job_id = jobs.submit("predict", {"model_id": "m"}).job_id
+    attempt = queue.claim("tester", 100.0, 60.0)
+    jobs.begin(job_id, attempt.run_id, 60.0)
+    jobs.succeed(job_id, attempt.run_id, {"dataset": "scored@1", "run_id": attempt.run_id})
+    anna = viewer()
+    anna.open(f"{shop.path}/jobs/{job_id}")
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_role("link", name="scored@1").click()
+    page.get_by_role("heading", name="scored@1").wait_for()
 
 
 def test_a_job_is_cancelled_and_queued_again(viewer, shop, client, db):

@@ -382,7 +382,7 @@ def trained(db):
     tenant = TenantId("console-trained")
     TenantRepository(db).ensure(tenant)
     system = MLSystem(db, CacheMechanism(CacheConfig()), max_memory_mb=256, tenant_id=tenant)
-    data = split_target(tickets(), "category")
+    data = split_target(tickets().rename(columns={"minutes_open": f"minutes_open_{'x' * 60}"}), "category")
     for algorithm in ("logistic_regression", "random_forest"):
         version = system.train_model("tickets", None, data, None, {"algorithm": algorithm})["version"]
         EnvironmentRepository(db, tenant).promote("tickets", version)

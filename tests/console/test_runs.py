@@ -110,7 +110,7 @@ def test_chosen_runs_are_compared(viewer, shop, client):
     page.get_by_role("link", name=f"Leave out {third}").wait_for()
     assert re.search(r"runs=[^&]+", unquote(page.url))[0].split("=")[1].split(",") == [second, first, third]
     page.get_by_role("link", name=f"Leave out {first}").click()
-    page.get_by_role("link", name=first).wait_for(state="detached")
+    page.get_by_role("link", name=first, exact=True).wait_for(state="detached")
     anna.open(f"{shop.path}/run-comparison?runs={first}")
     page.get_by_text("Name 2 to 100 different runs.").wait_for()
     anna.open(f"{shop.path}/run-comparison?runs={first},run_0123456789abcdef")
@@ -183,8 +183,108 @@ def test_ten_thousand_points_are_one_line(viewer, shop, client):
     assert table.locator("tbody tr").first.inner_text().split() == ["0", "0", "0"]
 
 
+def long_run(client: MLClient) -> str:
+    """A run with two metrics of many points, of which the API selects some, and one metric of few."""
+    run = started(client, rate=0.1)
+    values = [math.sin(step / 500) for step in range(POINTS)]
+    values[4321] = 7.5
+    client.runs.log_series(run, "loss", range(POINTS), values)
+    client.runs.log_series(run, "accuracy", range(POINTS), [step / POINTS for step in range(POINTS)])
+    client.runs.log_series(run, "epoch", [0, 6000], [1.0, 2.0])
+    client.runs.finish(run)
+    return run
+
+
+def shown_steps(chart) -> list[int]:
+    """From which to which step a chart goes."""
+    slider = chart.get_by_role("slider")
+    return [int(slider.get_attribute(f"aria-value{end}")) for end in ("min", "max")]
+
+
+def test_a_range_of_steps_is_chosen_by_pointer(viewer, shop, client):
+    """All charts show it with as many points as the API selects; it is in the address, and its button takes it away."""
+    run = long_run(client)
+    anna = opened(viewer, shop, f"runs/{run}")
+    page = anna.page
+    loss, accuracy, epoch = (page.locator(f"line-chart[label={label}]") for label in ("loss", "accuracy", "epoch"))
+    path = loss.locator("path.curve.color0")
+    path.wait_for(state="attached")
+    loss.scroll_into_view_if_needed()
+    box = loss.get_by_role("slider").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "until_step" in request.url else None)
+    page.mouse.move(box["x"] + 0.4 * box["width"], middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], middle, steps=5)
+    assert re.match("from step 3,[0-9]+ to step 4,[0-9]+$", loss.locator(".at").inner_text())
+    assert loss.locator("rect.range").get_attribute("visibility") == "visible"
+    page.mouse.up()
+    page.wait_for_url(re.compile("steps="))
+    chosen = [int(step) for step in unquote(page.url).split("steps=")[1].split(",")]
+    assert 3000 < chosen[0] < 4321 < chosen[1] < 5500
+    anna.wait_until(lambda: len(asked) == 2)
+    anna.wait_for_rest()
+    assert [shown_steps(loss), shown_steps(accuracy)] == [chosen, chosen]
+    assert all(f"after_step={chosen[0] - 1}&until_step={chosen[1]}" in url for url in asked)
+    assert path.evaluate(f"path => ({PATH_POINTS})(path.getAttribute('d'))") > (chosen[1] - chosen[0]) / 2
+    epoch.get_by_text(f"There is no point from step {chosen[0]:,} to step {chosen[1]:,}.").wait_for()
+    loss.locator("summary").click()
+    loss.locator("tbody th").first.get_by_text(f"{chosen[0]:,}", exact=True).wait_for()
+    ben = opened(viewer, shop, f"runs/{run}?steps={chosen[0]},{chosen[1]}")  # a colleague, who got the address
+    ben.page.locator("line-chart[label=loss] path.curve").first.wait_for(state="attached")
+    assert shown_steps(ben.page.locator("line-chart[label=loss]")) == chosen
+    accuracy.get_by_role("button", name="All steps").click()
+    page.wait_for_url(re.compile(f"{run}$"))
+    anna.wait_for_rest()
+    assert [shown_steps(loss), shown_steps(accuracy)] == [[0, POINTS - 1]] * 2
+    assert accuracy.get_by_role("slider").evaluate("slider => slider === document.activeElement")
+    page.go_back()
+    page.wait_for_url(re.compile("steps="))
+    loss.get_by_role("button", name="All steps").wait_for()
+    assert shown_steps(loss) == chosen
+
+
+def test_a_range_of_steps_is_chosen_by_keyboard(viewer, shop, client):
+    """Shift marks it and Enter shows it; Escape lets go; of runs side by side, too."""
+    ids = [long_run(client), long_run(client)]
+    anna = opened(viewer, shop, f"run-comparison?runs={','.join(ids)}")
+    page = anna.page
+    chart = page.locator("line-chart[label=accuracy]")
+    chart.locator("path.curve.color1").wait_for(state="attached")
+    slider = chart.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Shift+PageUp")
+    assert slider.get_attribute("aria-valuetext").startswith("from step 0 to step 1,000: ")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    assert "steps=" not in page.url
+    page.keyboard.press("Home")
+    page.keyboard.press("PageUp")
+    for key in ("Shift+PageUp", "Shift+PageUp", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_url(re.compile("steps="))
+    anna.wait_for_rest()
+    first, last = shown_steps(chart)
+    assert [round(first, -2), round(last, -2)] == [1000, 3000]
+    assert slider.evaluate("slider => slider === document.activeElement")
+    page.keyboard.press("Home")
+    assert slider.get_attribute("aria-valuetext").startswith(f"step {first:,}: ")
+    assert chart.locator("path.curve.color1").evaluate(f"path => ({PATH_POINTS})(path.getAttribute('d'))") > 100
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")  # the button
+    page.wait_for_url(re.compile("runs=[^&]*$"))
+    assert slider.evaluate("slider => slider === document.activeElement")
+    anna.open(f"{shop.path}/runs/{ids[0]}?steps=nonsense")
+    chart.locator("path.curve").wait_for(state="attached")
+    assert shown_steps(chart) == [0, POINTS - 1]
+
+
 def test_a_chart_keeps_every_extreme(viewer, shop):
-    """Of 100,000 points in 3 lines four a pixel column are drawn, whichever column the highest is in."""
+    """Of 100,000 points in 3 lines, or a range, four a pixel column are drawn, whichever has the highest."""
     page = opened(viewer, shop, "runs").page
     found = page.evaluate(
         """async () => {
@@ -196,6 +296,7 @@ def test_a_chart_keeps_every_extreme(viewer, shop):
           for (const spike of [0, 1, 33333, 50000, 99998, 99999]) {
             const points = Array.from({ length: 100000 }, (_, step) => [step, step === spike ? 1000 : Math.random()]);
             const plain = points.map(([step]) => [step, 1]);
+            chart.range = spike === 33333 ? [30000, 60000] : null;
             chart.series = [{ name: "a", points }, { name: "b", points: plain }, { name: "none", points: [] }];
             const paths = [...chart.querySelectorAll("path.curve")].map((path) => path.getAttribute("d"));
             const tops = paths[0].match(/ [\\d.]+/g).map(Number);
@@ -219,7 +320,7 @@ def test_values_that_are_not_finite_are_gaps(viewer, shop, client):
     chart = page.locator("line-chart[label=loss]")
     path = chart.locator("path.curve.color0").last.get_attribute("d")
     assert path.count("v-6") == 2
-    assert path.count("h0") == 2  # a point at each side
+    assert path.count("m-2 0a2") == 2  # a dot at each side
     slider = chart.get_by_role("slider")
     slider.focus()
     page.keyboard.press("ArrowLeft")

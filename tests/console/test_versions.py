@@ -318,7 +318,7 @@ def test_two_versions_of_a_dataset_are_compared(viewer, prices, reader):
     assert [rows.nth(index).locator("td").first.inner_text() for index in (0, 1)] == ["m3", "outcome"]
     assert rows.nth(0).locator(".badge").inner_text() == "alert"
     assert rows.nth(0).locator("svg rect").count() > 10
-    assert re.search(r"no \d+ % → 0 %", rows.nth(1).inner_text())
+    assert re.search(r"no \d+\s% → 0\s%", rows.nth(1).inner_text())
     page.get_by_text("It was a number and is a category now.").wait_for()
     page.get_by_text("Of another type or kind: m4").wait_for()
     assert page.get_by_text(HOSTILE).count() > 0

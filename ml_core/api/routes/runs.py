@@ -148,9 +148,11 @@ def get_series(
     metric: str,
     max_points: Annotated[int, Query(ge=2, le=10_000)] = 1000,
     after_step: int | None = None,
+    until_step: int | None = None,
 ) -> Series:
     """A metric's points in the order of steps; of more than `max_points` a selection that keeps extremes."""
-    found = access.of(RunRepository).series(run, metric, max_points=max_points, after_step=after_step)
+    runs = access.of(RunRepository)
+    found = runs.series(run, metric, max_points=max_points, after_step=after_step, until_step=until_step)
     return Series.model_validate(found.to_json())
 
 

@@ -61,10 +61,10 @@ class DemoTenant:
             return ended(client, client.jobs.tune(self.model_id, self.model_id, training=training, search=search))
 
     def sample_rows(self, count: int) -> list[dict[str, Any]]:
-        """Rows of the file, without the target, spread over it."""
+        """Rows of the file without the target, drawn at random but the same each time; at most all of them."""
         frame = read_table(self.table).drop(columns=[self.target])
         values = pd.DataFrame({name: typed_series(frame[name]) for name in frame.columns})
-        return rows_from_frame(values.iloc[:: max(1, len(values) // count)].head(count))
+        return rows_from_frame(values.sample(min(count, len(values)), random_state=0))
 
     def promote(self, client: MLClient, version: str) -> None:
         """Promote a version to production and wait until every replica serves it.

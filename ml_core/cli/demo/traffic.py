@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 from ml_core.client import MLClient
@@ -48,16 +49,20 @@ class TrafficReport:
 
 
 @contextmanager
-def traffic(connect: Callable[[], MLClient], model: str, row: Mapping[str, Any]) -> Iterator[TrafficReport]:
-    """Ask the same row over several connections until left.
+def traffic(connect: Callable[[], MLClient], model: str, *rows: Mapping[str, Any]) -> Iterator[TrafficReport]:
+    """Ask rows over several connections, one in a request and again from the first, until left.
 
     Args:
         connect: Makes a client; each connection has its own.
         model: The model to ask.
-        row: The row to ask.
+        rows: The rows to ask. Each connection begins elsewhere among them.
     """
     report, stop = TrafficReport(), threading.Event()
-    threads = [threading.Thread(target=_ask, args=(connect, model, row, report, stop)) for _ in range(_CONNECTIONS)]
+    starts = [len(rows) * number // _CONNECTIONS for number in range(_CONNECTIONS)]
+    threads = [
+        threading.Thread(target=_ask, args=(connect, model, rows[start:] + rows[:start], report, stop))
+        for start in starts
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -69,10 +74,16 @@ def traffic(connect: Callable[[], MLClient], model: str, row: Mapping[str, Any])
 
 
 def _ask(
-    connect: Callable[[], MLClient], model: str, row: Mapping[str, Any], report: TrafficReport, stop: threading.Event
+    connect: Callable[[], MLClient],
+    model: str,
+    rows: Sequence[Mapping[str, Any]],
+    report: TrafficReport,
+    stop: threading.Event,
 ) -> None:
     with connect() as client:
-        while not stop.is_set():
+        for row in cycle(rows):
+            if stop.is_set():
+                return
             try:
                 version = client.predict(model, [row]).version
             except MLFrameworkError as error:

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ml_core.cli.console import command, out, say, shorten, show, step
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 PRINTS_JSON = False
 
+_ANSWERS_TO_SHOW = 3
 _ANSWERS_TO_SEE = 200
 _ANSWERS_TIMEOUT_S = 30.0
+# As different as the table: the platform compares what it answers with the training, from 100 rows on.
+_ROWS = 500
 _SHOWN = 100
-_SEARCH = {"algorithm": "random_forest", "sampler": "random", "trials": 6, "folds": 3, "seconds": 20}
+_SEARCH = {"algorithm": "random_forest", "sampler": "random", "trials": 6, "folds": 3, "seconds": 60}
 
 
 def demo(port: PortOption = None) -> None:
@@ -103,9 +107,9 @@ def _train_and_serve(tenant: DemoTenant, parameters: dict[str, Any]) -> str:
     with tenant.client() as client:
         with step(f"Promoting version {report.version} to production and waiting until every replica serves it"):
             tenant.promote(client, report.version)
-        rows = tenant.sample_rows(3)
+        rows = tenant.sample_rows(_ROWS)
         predictions = client.predict(tenant.model_id, rows).predictions
-    for row, prediction in zip(rows, predictions, strict=True):
+    for row, prediction in islice(zip(rows, predictions, strict=True), _ANSWERS_TO_SHOW):
         say(f"  {prediction:<12} ← {shorten(json.dumps(row, ensure_ascii=False), _SHOWN)}")
     return report.version
 
@@ -141,8 +145,8 @@ def _tune_and_promote_under_load(tenant: DemoTenant, old: str) -> None:
         compared = client.versions.compare(tenant.model_id, old, new).metrics["validation"]
         for metric, of in sorted(compared.items()):
             out.print(f"  {metric}: {show(of.version1)} by version {old}, {show(of.version2)} by version {new}")
-        row = tenant.sample_rows(1)[0]
-        with step("Promoting it while requests run"), traffic(tenant.client, tenant.model_id, row) as report:
+        rows = tenant.sample_rows(_ROWS)
+        with step("Promoting it while requests run"), traffic(tenant.client, tenant.model_id, *rows) as report:
             report.wait_for(old, _ANSWERS_TO_SEE, _ANSWERS_TIMEOUT_S)
             client.environments.promote(tenant.model_id, new, reason="demo")
             promoted = time.monotonic()

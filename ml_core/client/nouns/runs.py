@@ -148,10 +148,16 @@ class Runs(Noun[Mode]):
 
     @operation
     def series(
-        self, run_id: str, metric: str, *, max_points: int = 1000, after_step: int | None = None
+        self,
+        run_id: str,
+        metric: str,
+        *,
+        max_points: int = 1000,
+        after_step: int | None = None,
+        until_step: int | None = None,
     ) -> Call[Series]:
         """A metric's points in the order of steps; of more than ``max_points`` a selection that keeps extremes."""
-        params = {"metric": metric, "max_points": max_points, "after_step": after_step}
+        params = {"metric": metric, "max_points": max_points, "after_step": after_step, "until_step": until_step}
         return Call("GET", f"{self._run(run_id)}/series", Series, params)
 
     @operation

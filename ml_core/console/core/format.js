@@ -11,8 +11,8 @@ export function number(value) {
   return Number.isInteger(value) ? WHOLE.format(value) : NUMBER.format(value);
 }
 
-/** @param {number} share */
-export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+/** With a space at which no line ends. @param {number} share */
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)}\u00a0%`;
 
 /** @param {number} count @param {string} noun @param {string} [plural] */
 export const counted = (count, noun, plural = `${noun}s`) => `${WHOLE.format(count)} ${count === 1 ? noun : plural}`;
@@ -31,9 +31,9 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
-/** What a change of the audit is about, the model first. @param {Record<string, unknown>} subject */
-export const subjectOf = ({ model_id: model, ...others }) =>
-  [model, ...Object.values(others)].filter(Boolean).join(" ");
+/** What a change of the audit is about, the model or dataset first. @param {Record<string, unknown>} subject */
+export const subjectOf = ({ model_id: model, dataset_id: dataset, ...others }) =>
+  [model, dataset, ...Object.values(others)].filter(Boolean).join(" ");
 
 /** A moment in UTC, to the minute. @param {number} seconds Since 1970. */
 export const moment = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ");

@@ -83,17 +83,28 @@ function keyOf(node) {
   return node instanceof Element ? node.getAttribute("data-key") || node.id : "";
 }
 
+/** What somebody may enter, beside what the template gives. @type {Record<string, string[][]>} */
+const ENTERED = {
+  INPUT: [
+    ["value", "defaultValue"],
+    ["checked", "defaultChecked"],
+  ],
+  OPTION: [["selected", "defaultSelected"]],
+};
+
 /** @param {Node} old @param {Node} wanted */
 function update(old, wanted) {
   if (!(old instanceof Element && wanted instanceof Element)) {
     if (old.nodeValue !== wanted.nodeValue) old.nodeValue = wanted.nodeValue;
     return;
   }
+  const untouched = (ENTERED[old.nodeName] ?? []).filter(([entry, given]) => old[entry] === old[given]);
   for (const { name } of [...old.attributes]) {
     // Whether it is unfolded is the reader's choice.
     if (!wanted.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
   }
   for (const { name, value } of wanted.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  for (const [entry, given] of untouched) if (old[entry] !== old[given]) Object.assign(old, { [entry]: old[given] });
   const rendersItself = old.nodeName.includes("-");
   if (!rendersItself) morph(old, wanted);
 }

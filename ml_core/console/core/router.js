@@ -47,15 +47,30 @@ function decoded(segment) {
   }
 }
 
+/** The part of an address that says which page, without how it is filtered. @param {string} hash */
+export const pageOf = (hash) => hash.split("?")[0];
+
 /**
- * Change the query of the present address without a new entry in the browser's history.
+ * Keep something in the query of the present address, without a new entry in the browser's history. The page shows it already.
  *
  * @param {Record<string, string | undefined>} changes
  */
-export function filter(changes) {
+export const filter = (changes) => history.replaceState(null, "", changed(changes));
+
+/**
+ * Change the query of the present address, and so the page: what differs is replaced, focus and scroll stay.
+ *
+ * @param {Record<string, string | undefined>} changes
+ */
+export function turn(changes) {
+  location.hash = changed(changes);
+}
+
+/** The present address with changes of its query. @param {Record<string, string | undefined>} changes */
+function changed(changes) {
   const [path, search = ""] = location.hash.split(/\?(.*)/s);
   const query = new URLSearchParams(search);
   for (const [name, value] of Object.entries(changes)) value ? query.set(name, value) : query.delete(name);
   const text = query.toString();
-  history.replaceState(null, "", `${path || "#/"}${text && `?${text}`}`);
+  return `${path || "#/"}${text && `?${text}`}`;
 }

@@ -3,7 +3,7 @@
 import { ask, at } from "../core/api.js";
 import { subjectOf, words } from "../core/format.js";
 import { html } from "../core/html.js";
-import { link } from "../core/router.js";
+import { link, turn } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { field, fieldsOf } from "../parts/fields.js";
 
@@ -51,9 +51,7 @@ export default {
   },
 
   actions: {
-    search(element, _, { params: { tenant } }) {
-      location.hash = link(["t", tenant, "audit"], fieldsOf(element));
-    },
+    search: (element) => turn(fieldsOf(element)),
   },
 };
 

@@ -3,7 +3,7 @@
 import { ApiError, ask, at, controlUrl } from "../core/api.js";
 import { bytes, counted, number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { filter, link } from "../core/router.js";
+import { filter, link, turn } from "../core/router.js";
 import { listed, showList } from "../parts/data_table.js";
 import { field, fieldsOf } from "../parts/fields.js";
 import { badge, problem, refusal } from "../parts/states.js";
@@ -104,10 +104,7 @@ export default {
   },
 
   actions: {
-    compare(element, _, { refresh }) {
-      filter(fieldsOf(element));
-      return refresh();
-    },
+    compare: (element) => turn(fieldsOf(element)),
   },
 };
 

@@ -174,9 +174,9 @@ const failure = (error) => problem(new ApiError(400, { ...error, message: error.
 
 /** @param {string} tenant @param {any} job */
 function resultView(tenant, { result }) {
-  const { model_id: model, version, ...others } = result;
+  const { model_id: model, version, dataset, run_id: _, ...others } = result; // the run is among the facts
   const rest = Object.entries(others).filter(([, value]) => typeof value === "string" || typeof value === "number");
-  if (!model && !rest.length) return html``;
+  if (!model && !dataset && !rest.length) return html``;
   return html`<section>
     <h2>What it made</h2>
     ${facts([
@@ -186,7 +186,14 @@ function resultView(tenant, { result }) {
           version &&
           html`<a href="${link(["t", tenant, "models", model, "versions", version])}">${model} ${version}</a>`,
       ],
+      ["Dataset", dataset && datasetLink(tenant, dataset)],
       ...rest.map(([name, value]) => [name, shown(value)]),
     ])}
   </section>`;
+}
+
+/** @param {string} tenant @param {string} reference Such as `homes@2`. */
+function datasetLink(tenant, reference) {
+  const [name, number] = reference.split("@");
+  return html`<a href="${link(["t", tenant, "datasets", name], { number })}">${reference}</a>`;
 }

@@ -3,7 +3,7 @@
 import { ApiError, ask, at, every } from "../core/api.js";
 import { counted, number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
-import { filter, link } from "../core/router.js";
+import { filter, link, turn } from "../core/router.js";
 import { comparison, comparisonView } from "../parts/comparison.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
@@ -146,19 +146,12 @@ export default {
       });
     },
 
-    compare: (element, _, { refresh }) => arranged(element, refresh),
-    arrange: (element, _, { refresh }) => arranged(element, refresh),
-    older: (_, { moves }, { refresh }) => (filter({ moves: moves.next_cursor }), refresh()),
-    newest: (_, __, { refresh }) => (filter({ moves: undefined }), refresh()),
+    compare: (element) => turn(fieldsOf(element)),
+    arrange: (element) => turn({ archived: undefined, ...fieldsOf(element) }), // unticked, it is no field of the form
+    older: (_, { moves }) => turn({ moves: moves.next_cursor }),
+    newest: () => turn({ moves: undefined }),
   },
 };
-
-/** Keep what a form says in the address, and show that. @param {HTMLElement} form @param {() => Promise<void>} refresh */
-function arranged(form, refresh) {
-  const unticked = form.dataset.action === "arrange" && { archived: undefined }; // which is no field of the form
-  filter({ ...unticked, ...fieldsOf(form) });
-  return refresh();
-}
 
 /** The environments that use a version. @param {string} version @param {any[]} environments */
 const usesOf = (version, environments) =>
@@ -221,8 +214,8 @@ function environmentView(open, { moves, replicas, newest }, { session, query }) 
               ${moves.items.map(moveView)}
             </ol>
             <div class="pager">
-              ${query.moves && button({ action: "newest", text: "Newest moves" })}
-              ${moves.next_cursor && button({ action: "older", text: "Older moves" })}
+              ${query.moves && button({ action: "newest", text: "Newest moves", data: { key: "newest" } })}
+              ${moves.next_cursor && button({ action: "older", text: "Older moves", data: { key: "older" } })}
             </div>`
         : empty("Nothing was promoted to it yet.")
     }
@@ -309,8 +302,11 @@ function versionColumns(versions, { metrics, reference }, address) {
       const higher = metrics.find((each) => each.split === SPLIT && each.metric === name)?.higher_is_better ?? null;
       return { name: words(name), isNumber: true, cell: (version) => metricCell(name, version, reference, higher) };
     }),
-    { name: "Registered", cell: (version) => html`<when-time datetime="${version.created_at}"></when-time>` },
-    { name: "By", cell: (version) => html`<span class="quiet">${version.created_by}</span>` },
+    {
+      name: "Registered",
+      cell: ({ created_at: moment, created_by: by }) =>
+        html`<when-time datetime="${moment}"></when-time> <span class="quiet">by ${by}</span>`,
+    },
   ];
 }
 

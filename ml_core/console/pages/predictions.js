@@ -3,15 +3,15 @@
 import { ApiError, ask, at } from "../core/api.js";
 import { number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { link } from "../core/router.js";
+import { link, turn } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog } from "../parts/dialog.js";
 import { field, fieldsOf, textField } from "../parts/fields.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
 import { table } from "../parts/table.js";
 
-const FILTERS = ["version", "environment", "request_id"];
-const TIMES = ["since", "until"];
+const FILTERS = { version: "Version", environment: "Environment", request_id: "Request" };
+const TIMES = { since: "Since", until: "Until" };
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -44,8 +44,8 @@ export default {
       <section>
         <h2>Rows</h2>
         <form class="line" data-action="search" role="search">
-          ${FILTERS.map((name) => field(name, name.replace("_id", ""), query[name]))}
-          ${TIMES.map((name) => field(name, name, local(query[name]), html`type="datetime-local"`))}
+          ${Object.entries(FILTERS).map(([name, label]) => field(name, label, query[name]))}
+          ${Object.entries(TIMES).map(([name, label]) => field(name, label, local(query[name]), html`type="datetime-local"`))}
           <button type="submit">Search</button>
         </form>
         <p class="quiet">
@@ -56,8 +56,9 @@ export default {
       </section>`,
 
   connect(main, _, { params: { tenant, model }, query, session, signal }) {
-    const times = TIMES.map((name) => [name, utc(query[name])]);
-    const wanted = { model, ...Object.fromEntries([...FILTERS.map((name) => [name, query[name]]), ...times]) };
+    const times = Object.keys(TIMES).map((name) => [name, utc(query[name])]);
+    const filters = Object.keys(FILTERS).map((name) => [name, query[name]]);
+    const wanted = { model, ...Object.fromEntries([...filters, ...times]) };
     showList(main, {
       label: "Rows",
       key: (row) => `${row.request_id}/${row.row}`,
@@ -91,11 +92,11 @@ export default {
   },
 
   actions: {
-    search(element, _, { params: { tenant, model } }) {
+    search(element) {
       const fields = fieldsOf(element);
       // In UTC, so that it is the same time for a reader in another zone.
-      const times = Object.fromEntries(TIMES.map((name) => [name, utc(fields[name])]));
-      location.hash = link(["t", tenant, "models", model, "predictions"], { ...fields, ...times });
+      const times = Object.fromEntries(Object.keys(TIMES).map((name) => [name, utc(fields[name])]));
+      turn({ ...fields, ...times });
     },
 
     label(element, _, { params: { tenant, model }, refresh, say }) {

@@ -4,7 +4,7 @@ import { ask, at, controlUrl } from "../core/api.js";
 import { bytes, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { chartsView, curve, drawCharts, isCurve } from "../parts/curves.js";
+import { chartsView, curve, drawCharts, isCurve, rangeOf } from "../parts/curves.js";
 import { listed, matches, showList } from "../parts/data_table.js";
 import { parametersOf } from "../parts/parameters.js";
 import { badge, empty } from "../parts/states.js";
@@ -35,7 +35,7 @@ export default {
     const drawn = charts.slice(0, MOST_CHARTS).map(async ([label, lines]) => ({
       label,
       series: await Promise.all(
-        lines.map(async ([name, of]) => ({ name, points: await curve(path, name, of, signal) })),
+        lines.map(async ([name, of]) => ({ name, points: await curve(path, name, of, rangeOf(query), signal) })),
       ),
     }));
     return {
@@ -82,7 +82,7 @@ export default {
   },
 
   connect(main, { run, charts }, { query, refresh }) {
-    drawCharts(main, charts);
+    drawCharts(main, charts, query);
     const all = Object.entries(run.metrics);
     showList(main, {
       label: "Metrics",

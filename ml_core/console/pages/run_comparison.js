@@ -3,8 +3,8 @@
 import { ApiError, ask, at } from "../core/api.js";
 import { number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { filter, link } from "../core/router.js";
-import { chartsView, curve, drawCharts, isCurve } from "../parts/curves.js";
+import { link, turn } from "../core/router.js";
+import { chartsView, curve, drawCharts, isCurve, rangeOf } from "../parts/curves.js";
 import { matches } from "../parts/data_table.js";
 import { field, fieldsOf } from "../parts/fields.js";
 import { swatch } from "../parts/line_chart.js";
@@ -37,7 +37,7 @@ export default {
         series: await Promise.all(
           wanted.map(async (name) => {
             const path = at("tenants", tenant, "runs", name);
-            return { name, points: runs[name] ? await curve(path, label, runs[name], signal) : [] };
+            return { name, points: runs[name] ? await curve(path, label, runs[name], rangeOf(query), signal) : [] };
           }),
         ),
       }));
@@ -69,18 +69,11 @@ export default {
       }`;
   },
 
-  connect: (main, { charts }) => drawCharts(main, charts),
+  connect: (main, { charts }, { query }) => drawCharts(main, charts, query),
 
   actions: {
-    add(element, { wanted }, { params: { tenant }, query }) {
-      const { run: added } = fieldsOf(element);
-      location.hash = link(["t", tenant, "run-comparison"], { ...query, runs: [...wanted, added].join(",") });
-    },
-
-    async search(element, _, { refresh }) {
-      filter({ q: fieldsOf(element).q.trim() });
-      await refresh();
-    },
+    add: (element, { wanted }) => turn({ runs: [...wanted, fieldsOf(element).run].join(",") }),
+    search: (element) => turn({ q: fieldsOf(element).q.trim() }),
   },
 };
 

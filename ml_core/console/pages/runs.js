@@ -3,7 +3,7 @@
 import { ask, at, every } from "../core/api.js";
 import { counted, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { filter, link } from "../core/router.js";
+import { filter, link, turn } from "../core/router.js";
 import { listed, showList } from "../parts/data_table.js";
 import { field, fieldsOf } from "../parts/fields.js";
 import { byName, parametersOf } from "../parts/parameters.js";
@@ -88,18 +88,9 @@ export default {
   },
 
   actions: {
-    search(element, _, { params: { tenant }, query: { view } }) {
-      location.hash = link(["t", tenant, "runs"], { ...fieldsOf(element), view });
-    },
-
-    by(element, _, { params: { tenant }, query }) {
-      location.hash = link(["t", tenant, "runs"], { ...query, ...fieldsOf(element), ranges: undefined });
-    },
-
-    async clear(_, __, { refresh }) {
-      filter({ ranges: undefined });
-      await refresh();
-    },
+    search: (element) => turn({ ...fieldsOf(element), ranges: undefined }),
+    by: (element) => turn({ ...fieldsOf(element), ranges: undefined }),
+    clear: () => turn({ ranges: undefined }),
 
     compare(element, _, { params: { tenant } }) {
       const chosen = new FormData(/** @type {HTMLFormElement} */ (element)).getAll("run");
@@ -154,7 +145,7 @@ function table(tenant, asked, isFiltered, load) {
       { name: "Model", cell: (run) => html`${run.model_id} <span class="quiet">${run.kind}</span>` },
       { name: "Status", cell: (run) => badge(run.status) },
       { name: "Metrics", cell: (run) => some(metricsOf(run, asked), number) },
-      { name: "Parameters", cell: (run) => some(parametersOf(run), shown) },
+      { name: "Parameters", cell: (run) => some(toldOf(run), shown) },
       { name: "Started", cell: (run) => html`<when-time datetime="${run.started_at}"></when-time>` },
       { name: "Took", isNumber: true, cell: tookText },
     ],
@@ -164,6 +155,13 @@ function table(tenant, asked, isFiltered, load) {
 /** @param {any} run */
 const tookText = ({ started_at: start, finished_at: end }) =>
   end ? duration((Date.parse(end) - Date.parse(start)) / 1000) : "–";
+
+/** The parameters that tell something, each name once. @param {any} run @returns {[string, unknown][]} */
+function toldOf(run) {
+  const told = parametersOf(run).filter(([, value]) => value !== null && shown(value) !== "{}");
+  const names = told.map(([name]) => name.split(".").at(-1));
+  return told.filter((_, index) => names.indexOf(names[index]) === index);
+}
 
 /** The first of them. @param {[string, any][]} pairs @param {(value: any) => string} text */
 const some = (pairs, text) =>

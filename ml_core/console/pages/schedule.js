@@ -121,7 +121,7 @@ function factsView({ cron, timezone, next_at: next, last_at: last, on_drift: rul
     ["Next", next ? html`<when-time exact datetime="${next}"></when-time>` : "not active"],
     ["Last", last ? html`<when-time datetime="${last}"></when-time>` : "never"],
     ["Job", `${schedule.kind} ${schedule.spec.model_id}`],
-    ["Acts for", html`${schedule.created_by}, <when-time datetime="${schedule.created_at}"></when-time>`],
+    ["Acts for", html`${schedule.created_by} <span class="quiet">created <when-time datetime="${schedule.created_at}"></when-time></span>`],
     ["Only on an alert in", rule?.environment],
     ["Retraining", retraining && html`<a href="${link(["t", tenant, "jobs", retraining.job_id])}">goes on</a>`],
   ])}

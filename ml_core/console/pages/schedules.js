@@ -41,7 +41,7 @@ export default {
     });
 
     function lastView({ last_at: last, last_job_id: job }) {
-      return html`${last && html`<when-time datetime="${last}"></when-time>`}
+      return html`${last ? html`<when-time datetime="${last}"></when-time>` : "–"}
       ${job && html`<a href="${link(["t", tenant, "jobs", job])}">${job}</a>`}`;
     }
   },

@@ -124,7 +124,7 @@ function served(tenant, pointers, verdicts) {
     {
       name: "Beside it",
       cell: ({ canary, shadow }) =>
-        html`${canary && badge("canary", `canary ${canary.version}: ${canary.percent} %`)}
+        html`${canary && badge("canary", `canary ${canary.version}: ${canary.percent}\u00a0%`)}
         ${shadow && badge("shadow", `shadow ${shadow}`)}`,
     },
     { name: "Quality", cell: (pointer) => verdict(pointer, "quality") },

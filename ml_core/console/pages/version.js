@@ -228,7 +228,7 @@ function provenanceView(lineage) {
   const code = (value) => value && html`<code>${value}</code>`;
   const libraries = Object.entries(lineage.libraries);
   return html`${facts([
-      ["Data as the model saw it", code(lineage.data_digest)],
+      ["Data as the model saw it", code(lineage.data_digest), "wide"],
       ["Code", code(lineage.code_commit)],
       ["Ancestors", lineage.ancestors.length > 1 && counted(lineage.ancestors.length, "version")],
       ["Descendants", lineage.descendants.length > 0 && counted(lineage.descendants.length, "version")],

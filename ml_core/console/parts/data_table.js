@@ -20,7 +20,7 @@ const RETRY_S = 3;
  * @property {(query: {limit: number, cursor?: string, text: string}) => Promise<{items: any[], next_cursor: string | null}>} load
  * @property {Html | string} none What to do where there is nothing.
  * @property {string} [search] The label of the search.
- * @property {string} [text] What is searched for.
+ * @property {string} [text] What is searched for, as the address says.
  * @property {(text: string) => void} [searched] Called with what somebody searches for, to keep it in the address.
  */
 
@@ -41,6 +41,8 @@ class DataTable extends HTMLElement {
   #typing;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
+  /** Resolved when the list is shown. */
+  loaded = Promise.resolve();
 
   constructor() {
     super();
@@ -70,9 +72,9 @@ class DataTable extends HTMLElement {
 
   /** Show a list, or the same list again: then as many rows as before are read. @param {Source} source */
   set source(source) {
-    if (!this.#source) this.#text = source.text ?? "";
+    if (source.searched) this.#text = source.text ?? "";
     this.#source = source;
-    this.#load();
+    this.loaded = this.#load();
   }
 
   #search() {

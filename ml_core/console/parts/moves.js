@@ -151,7 +151,7 @@ export const servedBy = (pointer) => ({
 /** @param {Served} served */
 export const servedText = ({ stable, canary, shadow }) =>
   html`${stable ? html`version <b>${stable}</b>` : "nothing"}${
-    canary && html`, of which the canary <b>${canary.version}</b> answers ${canary.percent} %`
+    canary && html`, of which the canary <b>${canary.version}</b> answers ${canary.percent}\u00a0%`
   }${shadow && html`, with the shadow <b>${shadow}</b>`}`;
 
 /**

@@ -7,6 +7,12 @@ import "./line_chart.js";
 
 const EVERY_MS = 10_000;
 const MOST_CELLS = 4;
+/** What the log of a tenant can't tell: a label of a metric for each of 10,000 tenants would be too much. */
+const OF_TENANT = html`<p class="quiet">
+  Counted from the prediction log, which has no requests that were refused or failed. Those are counted by cell on the
+  platform's page, and by tenant in the metric <code>mlcore_tenant_requests_total</code> where
+  <code>MLCORE_METRICS_PER_TENANT</code> is set.
+</p>`;
 
 /** @typedef {Record<string, any> & {at: string}} Point */
 /** A chart: its label, and which field of a point is which line. @type {[string, [string, string][]][]} */
@@ -62,10 +68,14 @@ class TrafficCharts extends HTMLElement {
 
   /** @param {{cell: string, points: Point[]}[]} cells */
   #show(cells) {
+    const ofTenant = this.hasAttribute("tenant") && OF_TENANT;
     const shown = cells.filter(({ points }) => points.length).slice(0, MOST_CELLS);
     if (!shown.length) {
-      const where = this.hasAttribute("tenant") ? " and logged" : "";
-      return render(this, html`<p class="state">Nothing was answered${where} in the last 15 minutes.</p>`);
+      return render(
+        this,
+        html`<p class="state">Nothing was answered${ofTenant && " and logged"} in the last 15 minutes.</p>
+          ${ofTenant}`,
+      );
     }
     render(
       this,
@@ -77,7 +87,8 @@ class TrafficCharts extends HTMLElement {
             </div>
           </section>`,
       )}
-      ${cells.length > MOST_CELLS && html`<p class="quiet">The busiest cells are shown; <code>mlcore traffic --platform</code> has more.</p>`}`,
+      ${cells.length > MOST_CELLS && html`<p class="quiet">The busiest cells are shown; <code>mlcore traffic --platform</code> has more.</p>`}
+      ${ofTenant}`,
     );
     const charts = this.querySelectorAll("line-chart");
     shown.forEach(({ points }, row) =>

@@ -356,7 +356,15 @@ class RunRepository(OfTenant):
         with self._db.tenant(self._tenant_id) as connection:
             return search.ordered(connection, self._tenant_id, conditions, orders, self._dead_after_s, limit, cursor)
 
-    def series(self, run_id: str, metric: str, *, max_points: int = 1000, after_step: int | None = None) -> Series:
+    def series(
+        self,
+        run_id: str,
+        metric: str,
+        *,
+        max_points: int = 1000,
+        after_step: int | None = None,
+        until_step: int | None = None,
+    ) -> Series:
         """A metric's points for a chart.
 
         Of more than ``max_points`` the database selects: the first, the last, and of each of equally large parts the
@@ -367,13 +375,15 @@ class RunRepository(OfTenant):
             metric: The metric.
             max_points: At most so many, 5 to 10,000.
             after_step: Only points after this step.
+            until_step: Only points up to this step.
 
         Raises:
             RunNotFoundError: The run has no such metric.
             InvalidRequestError: ``max_points`` can't be used.
         """
         with self._db.tenant(self._tenant_id) as connection:
-            found = series.read_series(connection, self._tenant_id, run_id, metric, max_points, after_step)
+            of = (connection, self._tenant_id, run_id, metric, max_points)
+            found = series.read_series(*of, after_step=after_step, until_step=until_step)
         if not found.points:
             self._require_metric(run_id, metric)
         return found

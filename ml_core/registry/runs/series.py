@@ -93,7 +93,8 @@ _COUNT_AGAIN = sa.text(
 _SELECT = sa.text("""
 WITH numbered AS (
   SELECT step, value, value > '-Infinity' AND value < 'Infinity' AS is_finite, ntile(:buckets) OVER (ORDER BY step) AS n
-  FROM mlcore.run_metrics WHERE tenant_id = :tenant AND run_id = :run AND metric = :metric AND step > :after
+  FROM mlcore.run_metrics WHERE tenant_id = :tenant AND run_id = :run AND metric = :metric
+    AND step > :after AND step <= :until
 ), buckets AS (
   SELECT count(*) AS points, min(step) AS first, max(step) AS last,
     (min(ARRAY[value, step]) FILTER (WHERE is_finite))[2] AS lowest,
@@ -222,7 +223,14 @@ def _last_steps(connection: Connection, given: Mapping[str, Any]) -> dict[str, i
 
 
 def read_series(
-    connection: Connection, tenant_id: TenantId, run_id: str, metric: str, max_points: int, after_step: int | None
+    connection: Connection,
+    tenant_id: TenantId,
+    run_id: str,
+    metric: str,
+    max_points: int,
+    *,
+    after_step: int | None,
+    until_step: int | None,
 ) -> Series:
     """A metric's points, or of more than ``max_points`` a selection with the first, the last and all extremes.
 
@@ -235,8 +243,11 @@ def read_series(
             remedy="Correct max_points, or read all points in pages.",
             field="max_points",
         )
-    statement = _points(tenant_id, run_id, metric, after_step).order_by(run_metrics.c.step).limit(max_points + 1)
-    rows = connection.execute(statement).all()
+    after = -(2**63) if after_step is None else after_step
+    until = 2**63 - 1 if until_step is None else until_step
+    of = run_metrics.c
+    statement = _points(tenant_id, run_id, metric).where(of.step > after, of.step <= until)
+    rows = connection.execute(statement.order_by(of.step).limit(max_points + 1)).all()
     if len(rows) <= max_points:
         return Series(metric, len(rows), [_point(row) for row in rows])
     given = {
@@ -244,7 +255,8 @@ def read_series(
         "tenant": tenant_id,
         "run": run_id,
         "metric": metric,
-        "after": -(2**63) if after_step is None else after_step,
+        "after": after,
+        "until": until,
     }
     rows = connection.execute(_SELECT, given).all()
     return Series(metric, rows[0].total, [_point(row) for row in rows])
@@ -254,7 +266,7 @@ def read_points(
     connection: Connection, tenant_id: TenantId, run_id: str, metric: str, limit: int, cursor: str | None
 ) -> Page[Point]:
     """A page of all points of a metric, in the order of steps."""
-    statement = _points(tenant_id, run_id, metric, None)
+    statement = _points(tenant_id, run_id, metric)
     page = read_page(connection, statement, [run_metrics.c.step], limit=limit, cursor=cursor)
     return page.map(_point)
 
@@ -263,11 +275,10 @@ def _point(row: AnyRow) -> Point:
     return Point(row.step, row.value, row.at)
 
 
-def _points(tenant_id: TenantId, run_id: str, metric: str, after_step: int | None) -> AnySelect:
+def _points(tenant_id: TenantId, run_id: str, metric: str) -> AnySelect:
     table = run_metrics.c
     statement = sa.select(table.step, table.value, table.at)
-    statement = statement.filter_by(tenant_id=tenant_id, run_id=run_id, metric=metric)
-    return statement if after_step is None else statement.where(table.step > after_step)
+    return statement.filter_by(tenant_id=tenant_id, run_id=run_id, metric=metric)
 
 
 def read_summaries(

@@ -152,6 +152,20 @@ def test_a_series_goes_on_after_a_step(runs: RunRepository) -> None:
     assert runs.series(run_id, "loss", after_step=9).points == []
 
 
+def test_a_part_of_a_long_series_is_selected_finer(runs: RunRepository) -> None:
+    """Between two steps there are more points than the selection of all has there, with the extremes of the part."""
+    run_id = runs.start(TICKETS)
+    values = [float(step % 500) for step in range(5_000)]
+    values[0], values[1700] = 9_999.0, 777.0
+    runs.log_series(run_id, "loss", range(5_000), values)
+    part = runs.series(run_id, "loss", max_points=100, after_step=1499, until_step=1999)
+    assert [part.points[0].step, part.points[-1].step, part.total] == [1500, 1999, 500]
+    assert max(point.value for point in part.points) == 777.0
+    whole = runs.series(run_id, "loss", max_points=100)
+    assert len(part.points) > 3 * len([point for point in whole.points if 1500 <= point.step <= 1999])
+    assert [point.step for point in runs.series(run_id, "loss", until_step=2).points] == [0, 1, 2]
+
+
 def test_an_unknown_metric_is_said_to_be_unknown(runs: RunRepository) -> None:
     """And an unknown run is."""
     run_id = runs.start(TICKETS)

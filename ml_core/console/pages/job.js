@@ -172,11 +172,17 @@ const secondsOf = ({ started_at: began, finished_at: ended, progress }) =>
 /** The stored error of a job. @param {any} error */
 const failure = (error) => problem(new ApiError(400, { ...error, message: error.message ?? JSON.stringify(error) }));
 
+/** The page of a version of a dataset. @param {string} tenant @param {string} reference Such as `tickets@3`. */
+function datasetPage(tenant, reference) {
+  const [dataset, number] = reference.split("@");
+  return link(["t", tenant, "datasets", dataset], { number });
+}
+
 /** @param {string} tenant @param {any} job */
 function resultView(tenant, { result }) {
-  const { model_id: model, version, ...others } = result;
+  const { model_id: model, version, dataset, ...others } = result;
   const rest = Object.entries(others).filter(([, value]) => typeof value === "string" || typeof value === "number");
-  if (!model && !rest.length) return html``;
+  if (!model && !dataset && !rest.length) return html``;
   return html`<section>
     <h2>What it made</h2>
     ${facts([
@@ -186,6 +192,7 @@ function resultView(tenant, { result }) {
           version &&
           html`<a href="${link(["t", tenant, "models", model, "versions", version])}">${model} ${version}</a>`,
       ],
+      ["Dataset", dataset && html`<a href="${datasetPage(tenant, dataset)}">${dataset}</a>`],
       ...rest.map(([name, value]) => [name, shown(value)]),
     ])}
   </section>`;

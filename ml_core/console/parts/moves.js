@@ -7,7 +7,7 @@ import { html } from "../core/html.js";
 import { openDialog, reasonField } from "./dialog.js";
 import { badge, problem } from "./states.js";
 import { facts } from "./table.js";
-import { versionField } from "./version_choice.js";
+import { versionField } from "./type_ahead.js";
 
 /** @typedef {{environment: string, is_protected: boolean}} Policy */
 /** @typedef {{model_id: string, environment: string, version: string | null, generation: number,

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job_spec import TrainJobSpec
 from ml_core.domain.tenant_policies import PredictionPolicy, SelfTestRows
@@ -23,7 +22,7 @@ from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.console import choose, open_as, refused_at, row
-from support.gated import PEOPLE
+from support.gated import PEOPLE, somebody
 from support.job_queue import empty_queue
 from support.tables import measures
 
@@ -64,7 +63,8 @@ def test_a_version_is_noted_held_archived_and_deleted(viewer, shop, db):
     assert (found.metadata["card"], found.metadata["limits"]) == ("About people.", [1, 2])
     page.get_by_text("About people.").wait_for()
     dialog = anna.dialog("Tags and notes…")
-    assert dialog.get_by_label("Tags").input_value() == "build=7\nteam=support"
+    tags = [f"{name}={value}" for name, value in found.tags.items()]
+    assert dialog.get_by_label("Tags").input_value().splitlines() == tags
     dialog.get_by_label("Tags").fill("team")
     dialog.get_by_role("button", name="Tags and notes").click()
     refused_at(page, "tags").get_by_text("“team” is not name=value.").wait_for()
@@ -93,7 +93,9 @@ def test_a_version_is_noted_held_archived_and_deleted(viewer, shop, db):
 
 def test_who_approved_a_version_is_shown_with_it(viewer, shop, db):
     """For which environment, and why."""
-    GateRepository(db, shop.tenant).approve(PEOPLE, "2", "staging", reason="It looks right.")
+    GateRepository(somebody(db, "ada", Scope.APPROVE), shop.tenant).approve(
+        PEOPLE, "2", "staging", reason="It looks right."
+    )
     page = open_as(viewer(), shop.key("read"), f"{shop.model}/versions/2")
     page.get_by_text("It looks right.").wait_for()
     for name in ("Tags and notes…", "Archive…", "Delete…", "Hold…"):
@@ -139,11 +141,11 @@ def test_gates_are_set_changed_and_removed(viewer, shop, db):
     dialog = anna.dialog("Set a gate…")
     assert f"A gate: staging of {PEOPLE}" in dialog.inner_text()
     dialog.get_by_label("Name").fill("good")
-    dialog.get_by_label("Metric").fill("acuracy")
+    dialog.get_by_label("Metric", exact=True).fill("acuracy")
     dialog.get_by_label("Value").fill("0.7")
     dialog.get_by_role("button", name="Set the gate").click()
     refused_at(page, "metric").get_by_text("accuracy").first.wait_for()
-    dialog.get_by_label("Metric").fill("accuracy")
+    dialog.get_by_label("Metric", exact=True).fill("accuracy")
     dialog.get_by_role("button", name="Set the gate").click()
     page.get_by_text("The gate good of staging is set.").wait_for()
     (gate,) = gates.list(PEOPLE, "staging")
@@ -171,7 +173,7 @@ def test_a_gate_compares_on_a_dataset(viewer, shop, db):
     dialog.get_by_label("Kind").select_option("not_worse")
     choose(dialog, "m", "Dataset of held-out rows")
     dialog.get_by_label("Column with the truth").fill("outcome")
-    dialog.get_by_label("Metric").fill("accuracy")
+    dialog.get_by_label("Metric", exact=True).fill("accuracy")
     dialog.get_by_label("Margin").fill("0.01")
     dialog.get_by_role("button", name="Set the gate").click()
     page.get_by_text("The gate no-worse of staging is set.").wait_for()
@@ -210,17 +212,23 @@ def test_a_version_of_a_dataset_is_archived_restored_and_deleted(viewer, shop, d
     assert list(datasets.list(include_archived=True).items) == []
 
 
-def test_a_run_is_tagged_cancelled_and_deleted(viewer, shop, db):
+def test_a_run_is_tagged_cancelled_and_deleted(viewer, shop, db, tmp_path):
     """With its files, of which one is deleted before."""
     runs = RunRepository(db, shop.tenant)
     run = runs.start(PEOPLE)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("The data is old.")
     runs.tag(run, {"team": "support"})
-    runs.artifacts.log_json(run, "notes.json", {"a": 1}) if hasattr(runs.artifacts, "log_json") else None
+    runs.artifacts.log(run, "notes.txt", notes)
     anna = viewer()
     page = open_as(anna, shop.key("admin"), f"{shop.path}/runs/{run}")
     act(anna, "Tags", run, tags="place=berlin")
     done(page, "Tags", run)
     assert dict(runs.get(run).tags) == {"place": "berlin"}
+    row_of_file = page.locator("li", has_text="notes.txt")
+    row_of_file.get_by_role("button", name="Delete…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete the file notes.txt").click()
+    page.get_by_text("It keeps no file.").wait_for()
     act(anna, "Cancel", run, error="It is not wanted.")
     page.get_by_role("heading", name="cancelled").wait_for()
     page.get_by_text("It is not wanted.").wait_for()
@@ -254,9 +262,9 @@ def test_tenants_are_created_and_deleted(viewer, db, operator_key):
     tenants = TenantRepository(db)
     anna = viewer()
     page = open_as(anna, operator_key, "")
-    dialog = act(anna, "Create", "tenants", tenant_ids="console-one\nNo name")
+    dialog = act(anna, "Create", "tenants", tenant_ids="console-one\nWrong!")
     refused = dialog.get_by_role("alert")
-    refused.get_by_text("No name").first.wait_for()
+    refused.get_by_text("Wrong!").first.wait_for()
     dialog.get_by_label("Names").fill("console-one\nconsole-two")
     dialog.get_by_role("button", name="Create tenants").click()
     page.get_by_text("console-one, console-two: created.").wait_for()
@@ -279,12 +287,7 @@ def test_an_operator_trains_for_each_tenant(viewer, shop, db, operator_key):
     empty_queue(db)
     DatasetRepository(db, shop.tenant).create("ours", measures(60))
     anna = viewer()
-    page = open_as(anna, operator_key, f"{shop.path}/training?dataset=ours%401&target=outcome&model=m")
-    dialog = anna.dialog("For each tenant…")
-    dialog.get_by_role("button", name="Submit the batch").click()
-    page.get_by_role("alert").wait_for()
-    page.keyboard.press("Escape")
-    choose(page, "ours", "Dataset")
+    page = open_as(anna, operator_key, f"{shop.path}/training?dataset=ours&target=outcome&model=m")
     dialog = anna.dialog("For each tenant…")
     assert "Train m of each tenant" in dialog.inner_text()
     dialog.get_by_role("button", name="Submit the batch").click()
@@ -306,16 +309,15 @@ def test_an_operator_trains_for_each_tenant(viewer, shop, db, operator_key):
     reader.get_by_text("Your key lacks the scope admin.").wait_for()
 
 
-def test_versions_are_found_over_all_models(viewer, shop, address, db):
+def test_versions_are_found_over_all_models(viewer, shop, db):
     """By a tag, a metric or a text; what is no bound is refused in the API's words."""
     shop.publish("1", ModelId("other"))
-    with MLClient(address.split("/api/")[0], api_key=str(shop.key("admin")), tenant_id=shop.tenant):
-        VersionRepository(db, shop.tenant).set_tags("other", "1", {"team": "support"})
+    VersionRepository(db, shop.tenant).set_tags("other", "1", {"team": "support"})
     anna = viewer()
     page = open_as(anna, shop.key("read"), f"{shop.path}/models")
     page.get_by_role("link", name="Search the versions of all models").click()
     page.get_by_role("link", name=f"{PEOPLE} 3").wait_for()
-    page.get_by_label("Tag").fill("team=support")
+    page.get_by_label("Tag", exact=True).fill("team=support")
     page.get_by_role("button", name="Search").click()
     page.get_by_role("link", name=f"{PEOPLE} 3").wait_for(state="detached")
     page.get_by_role("link", name="other 1").wait_for()
@@ -323,3 +325,31 @@ def test_versions_are_found_over_all_models(viewer, shop, address, db):
     page.get_by_label("Metric").fill("accuracy")
     page.get_by_role("button", name="Search").click()
     page.get_by_role("alert").wait_for()
+
+
+def test_a_file_becomes_a_version(viewer, shop, db, tmp_path):
+    """With what is recorded of it; rows that are not JSON are refused at their field, and what is no file by the API."""
+    file, bad = tmp_path / "model.skops", tmp_path / "bad.skops"
+    file.write_bytes(VersionRepository(db, shop.tenant).artifact(PEOPLE, "2").read_bytes())
+    bad.write_bytes(b"nothing")
+    anna = viewer()
+    page = open_as(anna, shop.key("read", "train"), f"{shop.path}/models")
+    dialog = anna.dialog("Register a file…")
+    dialog.get_by_role("combobox", name="Model").fill("copies")
+    dialog.get_by_label(".skops file").set_input_files(bad)
+    dialog.get_by_label("A few rows").fill("height=1")
+    dialog.get_by_role("button", name="Upload").click()
+    refused_at(page, "sample").get_by_text("The rows are not JSON").wait_for()
+    dialog.get_by_label("A few rows").fill("")
+    dialog.get_by_label("Model type").select_option("classification")
+    dialog.get_by_role("button", name="Upload").click()
+    dialog.get_by_role("alert").wait_for()
+    dialog.get_by_label(".skops file").set_input_files(file)
+    dialog.get_by_text("Options").click()
+    dialog.get_by_label("Name of the version").fill("first")
+    dialog.get_by_label("Notes on the version").fill("from=2")
+    dialog.get_by_role("button", name="Upload").click()
+    page.get_by_role("heading", name="copies first").wait_for()
+    assert VersionRepository(db, shop.tenant).get("copies", "first").metadata["from"] == 2
+    reader = open_as(viewer(), shop.key("read"), f"{shop.path}/models")
+    assert reader.get_by_role("button", name="Register a file…").get_attribute("aria-disabled") == "true"

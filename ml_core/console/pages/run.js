@@ -4,7 +4,7 @@ import { ask, at, controlUrl } from "../core/api.js";
 import { bytes, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
-import { actButton, acting, actsView, linesOf, tagChanges } from "../parts/acts.js";
+import { actButton, acting, actsView, tagChanges, tagLines } from "../parts/acts.js";
 import { chartsView, curve, drawCharts, isCurve } from "../parts/curves.js";
 import { listed, matches, showList } from "../parts/data_table.js";
 import { reasonField } from "../parts/dialog.js";
@@ -142,7 +142,7 @@ function actsOf({ run, files }, { params: { tenant }, session }) {
       of,
       refused,
       what: "A line that is left out removes a tag.",
-      fields: linesField("tags", "Tags", linesOf(run.tags), "team=support"),
+      fields: linesField("tags", "Tags", tagLines(run.tags), "team=support"),
       run: ({ tags }) => ask("PATCH", root, { body: { tags: tagChanges(run.tags, tags) } }),
     },
     cancel: !run.finished_at && {

@@ -4,8 +4,8 @@ import { ask, at, controlUrl, every } from "../core/api.js";
 import { bytes, counted, number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
-import { actButton, acting, actsView, changesOf, linesOf, tagChanges } from "../parts/acts.js";
-import { linesField, textField } from "../parts/fields.js";
+import { actButton, acting, actsView, tagChanges, tagLines } from "../parts/acts.js";
+import { linesField, pairsOf, textField } from "../parts/fields.js";
 import { diagnosticsOf, heldOutView, importancesView } from "../parts/held_out.js";
 import { lineageGraph } from "../parts/lineage.js";
 import { replicasView } from "../parts/replicas.js";
@@ -137,7 +137,6 @@ function actsOf({ version, held }, { params: { tenant, model }, session }) {
   const root = at("tenants", tenant, "models", model, "versions", version.version);
   const of = `version ${version.version} of ${model}`;
   const refused = session.lacks("train");
-  const notes = notesOf(version);
   const releases = held.map(({ name }) => [
     `release ${name}`,
     {
@@ -154,12 +153,11 @@ function actsOf({ version, held }, { params: { tenant, model }, session }) {
       label: "Tags and notes",
       of,
       refused,
-      what: "The version itself never changes. A line that is left out removes a tag; a note is only replaced.",
-      fields: html`${linesField("tags", "Tags", linesOf(version.tags), "team=support")}
-      ${linesField("metadata", "Notes", linesOf(notes), "card=Routes tickets to teams.")}`,
+      what: "The version itself never changes. A line that is left out removes a tag; a note replaces one of its name.",
+      fields: html`${linesField("tags", "Tags", tagLines(version.tags), "team=support")}
+      ${linesField("metadata", "Further notes", "", "card=Routes tickets to teams.")}`,
       async run({ tags, metadata }) {
-        const changed = Object.entries(changesOf(notes, "metadata", metadata)).filter(([, value]) => value !== null);
-        const body = { tags: tagChanges(version.tags, tags), metadata: Object.fromEntries(changed) };
+        const body = { tags: tagChanges(version.tags, tags), metadata: pairsOf("metadata", metadata) };
         await ask("PATCH", root, { body });
       },
     },
@@ -197,9 +195,6 @@ function actsOf({ version, held }, { params: { tenant, model }, session }) {
     ...Object.fromEntries(releases),
   };
 }
-
-/** What its user noted, beside the notes of its training. @param {any} version */
-const notesOf = ({ metadata }) => Object.fromEntries(Object.entries(metadata).filter(([name]) => name !== "training"));
 
 /** Who approved it, and why it is kept. @param {any} data @param {Record<string, any>} acts */
 function keptView({ held, approved }, acts) {

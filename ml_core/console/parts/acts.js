@@ -65,46 +65,15 @@ function openAct({ label, of, what, run, fields, typed, isDestructive, said, nex
   });
 }
 
-/** Names and values as lines of a field. @param {Record<string, unknown>} values */
-export const linesOf = (values) =>
-  Object.entries(values)
-    .map(([name, value]) => `${name}=${lineOf(value)}`)
+/** Tags as lines of a field. @param {Record<string, string>} tags */
+export const tagLines = (tags) =>
+  Object.entries(tags)
+    .map(([name, value]) => `${name}=${value}`)
     .join("\n");
 
-/** @param {unknown} value */
-function lineOf(value) {
-  const isPlain = typeof value === "string" && !value.includes("\n") && value === value.trim() && !isJson(value);
-  return isPlain ? value : JSON.stringify(value);
+/** What changes when the lines of a field take the place of tags; null removes one. @param {Record<string, string>} before @param {string} text */
+export function tagChanges(before, text) {
+  const wanted = pairsOf("tags", text, String) ?? {};
+  const removed = Object.keys(before).filter((name) => !(name in wanted));
+  return { ...Object.fromEntries(removed.map((name) => [name, null])), ...wanted };
 }
-
-/** @param {string} text */
-function isJson(text) {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/**
- * What changes when lines take the place of values: name → value; null removes one.
- *
- * @param {Record<string, unknown>} before @param {string} name Of the field. @param {string} text
- * @returns {Record<string, unknown>}
- */
-export function changesOf(before, name, text) {
-  const wanted = pairsOf(name, text) ?? {};
-  const changed = Object.entries(wanted).filter(([key, value]) => lineOf(value) !== lineOf(before[key]));
-  const removed = Object.keys(before).filter((key) => !(key in wanted));
-  return { ...Object.fromEntries(removed.map((key) => [key, null])), ...Object.fromEntries(changed) };
-}
-
-/** As `changesOf` for tags, whose values are texts. @param {Record<string, string>} before @param {string} text */
-export const tagChanges = (before, text) =>
-  Object.fromEntries(
-    Object.entries(changesOf(before, "tags", text)).map(([name, value]) => [
-      name,
-      value === null || typeof value === "string" ? value : JSON.stringify(value),
-    ]),
-  );

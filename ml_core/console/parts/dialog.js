@@ -60,6 +60,17 @@ export function openDialog({ content, submit, changed, opened, behind }) {
     );
   }
 
+  /** Whether a field of the dialog has what was refused; else it is above the buttons. @param {HTMLFormElement} form */
+  function isShownIn(form) {
+    const refusal = error;
+    error = undefined;
+    redraw();
+    if (showBeside(form, refusal)) return true;
+    error = refusal;
+    redraw();
+    return false;
+  }
+
   for (const left of ["hashchange", "signed-out"])
     addEventListener(left, () => dialog.close(), { signal: closed.signal });
   dialog.addEventListener("input", (event) => changed?.(/** @type {HTMLInputElement} */ (event.target), redraw));
@@ -82,14 +93,13 @@ export function openDialog({ content, submit, changed, opened, behind }) {
       await submit(fields, redraw, closed.signal);
       dialog.close();
     } catch (refusal) {
-      if (showBeside(form, refusal)) return;
       error = refusal;
-      if (!behind || !showBeside(behind, refusal)) return;
+    }
+    isBusy = false;
+    if (!dialog.open) return;
+    if (!isShownIn(form) && behind && showBeside(behind, error)) {
       dialog.close();
-      showBeside(behind, refusal); // the focus goes there
-    } finally {
-      isBusy = false;
-      if (dialog.open) redraw();
+      showBeside(behind, error); // the focus goes there
     }
   });
   redraw();

@@ -117,20 +117,31 @@ function valueOf(control) {
   return control.inputMode === "decimal" ? numberOf(control.value) : control.value.trim();
 }
 
-/** Lines of name=value; a value is JSON, or else a text. @param {string} name Of the field. @param {string} text */
-export function pairsOf(name, text) {
+/**
+ * Lines of name=value.
+ *
+ * @param {string} name Of the field. @param {string} text
+ * @param {(value: string) => unknown} [read] What a value is: JSON, or else a text.
+ * @returns {Record<string, any> | null}
+ */
+export function pairsOf(name, text, read = jsonOrText) {
   const lines = text.split("\n").filter((line) => line.trim());
   const pairs = lines.map((line) => {
     const [, key, value] = line.match(/^\s*([^=\s]+)\s*=\s*(.*?)\s*$/) ?? [];
     const message = `“${line}” is not name=value.`;
     if (!key) throw new ApiError(400, { code: "invalid_request", message, details: { field: name } });
-    try {
-      return [key, JSON.parse(value)];
-    } catch {
-      return [key, value];
-    }
+    return [key, read(value)];
   });
   return pairs.length ? Object.fromEntries(pairs) : null;
+}
+
+/** @param {string} value */
+function jsonOrText(value) {
+  try {
+    return JSON.parse(value);
+  } catch {
+    return value;
+  }
 }
 
 /**

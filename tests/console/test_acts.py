@@ -328,7 +328,7 @@ def test_versions_are_found_over_all_models(viewer, shop, db):
 
 
 def test_a_file_becomes_a_version(viewer, shop, db, tmp_path):
-    """With what is recorded of it; rows that are not JSON are refused at their field, and what is no file by the API."""
+    """With what is recorded of it; rows that are not JSON are refused at their field, and bad files by the API."""
     file, bad = tmp_path / "model.skops", tmp_path / "bad.skops"
     file.write_bytes(VersionRepository(db, shop.tenant).artifact(PEOPLE, "2").read_bytes())
     bad.write_bytes(b"nothing")

@@ -31,8 +31,7 @@ export default {
         ["Left", batch.eta_s !== null && `about ${duration(batch.eta_s)}`],
         ["Without the dataset", batch.without_dataset > 0 && counted(batch.without_dataset, "tenant")],
       ])}
-      ${actsView("Batch", actsOf(batch, context))}
-      ${listView("Why jobs failed", batch.failures, failureView)}
+      ${actsView("Batch", actsOf(batch, context))} ${listView("Why jobs failed", batch.failures, failureView)}
       ${listView("Left out by their quota", batch.refused, ({ tenant_id: tenant, reason }) => html`${tenantLink(tenant)} ${reason}`)}
       <details>
         <summary>Specification</summary>
@@ -81,7 +80,8 @@ function listView(heading, items, view) {
 
 /** @param {any} failure */
 const failureView = ({ reason, count, tenants }) =>
-  html`<b>${counted(count, "job")}</b> ${reason} <span class="quiet">such as of</span> ${tenants.map((tenant) => html`${tenantLink(tenant)} `)}`;
+  html`<b>${counted(count, "job")}</b> ${reason}
+    <span class="quiet">such as of</span> ${tenants.map((tenant) => html`${tenantLink(tenant)} `)}`;
 
 /** @param {string} tenant */
 const tenantLink = (tenant) => html`<a href="${link(["t", tenant, "jobs"])}">${tenant}</a>`;

@@ -17,7 +17,8 @@ export default {
   view: () =>
     html`<h1 tabindex="-1">Batches of jobs</h1>
       <p>
-        The page <i>Train a model</i> of a tenant submits a training for each tenant that has a dataset of the same name.
+        The page <i>Train a model</i> of a tenant submits a training for each tenant that has a dataset of the same
+        name.
       </p>
       <data-table></data-table>`,
 

@@ -57,7 +57,18 @@ export default {
       comparison(root, newest.items.map(({ version }) => version), open.pointer, query, signal), // prettier-ignore
     ]);
     const found = named.find((each) => each.model_id === model);
-    return { isArchived: Boolean(found?.archived_at), newest: newest.items, environments, open, moves, replicas, metrics, reference, lineage, compared };
+    return {
+      isArchived: Boolean(found?.archived_at),
+      newest: newest.items,
+      environments,
+      open,
+      moves,
+      replicas,
+      metrics,
+      reference,
+      lineage,
+      compared,
+    };
   },
 
   view(data, context) {

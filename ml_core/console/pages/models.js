@@ -64,7 +64,12 @@ export default {
         more: html`${choiceField("model_type", "Model type", Object.keys(ALGORITHMS), { none: "that of the model" })}
           <label class="field"
             ><span>A few rows that it was fitted on, without the target, as JSON</span>
-            <textarea name="sample" rows="4" spellcheck="false" placeholder='[{"age": 30, "city": "Bonn"}]'></textarea></label
+            <textarea
+              name="sample"
+              rows="4"
+              spellcheck="false"
+              placeholder='[{"age": 30, "city": "Bonn"}]'
+            ></textarea></label
           >${problemSlot("sample")}
           <details>
             <summary>Options</summary>

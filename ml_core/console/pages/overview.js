@@ -66,7 +66,8 @@ export default {
       text: query.q,
       searched: (text) => filter({ q: text }),
       key: (tenant) => tenant.tenant_id,
-      load: ({ text, ...page }) => ask("GET", "tenants", { query: { ...page, name: text, deleted: query.deleted && true }, signal }),
+      load: ({ text, ...page }) =>
+        ask("GET", "tenants", { query: { ...page, name: text, deleted: query.deleted && true }, signal }),
       none: query.deleted ? "No tenant was deleted." : "There is no tenant. Create one.",
       columns: [
         {
@@ -99,7 +100,8 @@ function actsOf(_, { session }) {
       refused: session.cannotOperate(),
       what: "In the shared cell: all of them, or none if a name can't be taken.",
       fields: namesField("tenant_ids", "Names"),
-      run: ({ tenant_ids: names }) => ask("POST", "tenants", { body: { tenant_ids: names.split(/\s+/).filter(Boolean) } }),
+      run: ({ tenant_ids: names }) =>
+        ask("POST", "tenants", { body: { tenant_ids: names.split(/\s+/).filter(Boolean) } }),
       said: (made) => `${made.map(({ tenant_id: id }) => id).join(", ")}: created.`,
     },
   };

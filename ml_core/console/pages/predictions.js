@@ -71,7 +71,9 @@ export default {
         </p>
         ${missing.map(
           ({ day, reason, rows }) =>
-            html`<p class="quiet" data-key="loss-${day}-${reason}">${number(rows)} rows of ${day} are missing: ${reason}</p>`,
+            html`<p class="quiet" data-key="loss-${day}-${reason}">
+              ${number(rows)} rows of ${day} are missing: ${reason}
+            </p>`,
         )}
         <data-table></data-table>
         ${actsView("Prediction log", actsOf({ policy }, context))}

@@ -103,7 +103,10 @@ export default {
 };
 
 /** @type {Record<string, string>} */
-const TEST_ROWS = { training: "held-out rows of their training", synthetic: "synthetic rows, with no cell of the data" };
+const TEST_ROWS = {
+  training: "held-out rows of their training",
+  synthetic: "synthetic rows, with no cell of the data",
+};
 
 /**
  * What can be done to a tenant.

@@ -35,7 +35,9 @@ export default {
       <data-table></data-table>`,
 
   connect(main, _, { params: { tenant }, query, signal }) {
-    const wanted = Object.fromEntries([...FILTERS.map(([name]) => name), "include_archived"].map((name) => [name, query[name]]));
+    const wanted = Object.fromEntries(
+      [...FILTERS.map(([name]) => name), "include_archived"].map((name) => [name, query[name]]),
+    );
     showList(main, {
       label: "Versions",
       key: (version) => `${version.model_id}/${version.version}`,
@@ -54,7 +56,10 @@ export default {
             html`${uses.map((use) => html`${badge(use.role, `${use.environment}: ${use.role}`)} `)}${archivedAt && badge("archived")}`,
         },
         { name: "Algorithm", cell: ({ algorithm, model_type: type }) => words(algorithm ?? type) },
-        { name: "Tags", cell: ({ tags }) => Object.entries(tags).map(([name, value]) => html`<code>${name}=${value}</code> `) },
+        {
+          name: "Tags",
+          cell: ({ tags }) => Object.entries(tags).map(([name, value]) => html`<code>${name}=${value}</code> `),
+        },
         { name: "Registered", cell: (version) => html`<when-time datetime="${version.created_at}"></when-time>` },
         { name: "By", cell: (version) => html`<span class="quiet">${version.created_by}</span>` },
       ],

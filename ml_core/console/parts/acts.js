@@ -53,8 +53,7 @@ function openAct({ label, of, what, run, fields, typed, isDestructive, said, nex
       submit: `${label} ${of}`,
       isDestructive,
       body: html`<p>${what}</p>
-        ${fields}
-        ${typed && field("typed", `Type ${typed}`, "", html`required pattern="${typed}" title="${typed}"`)}`,
+        ${fields} ${typed && field("typed", `Type ${typed}`, "", html`required pattern="${typed}" title="${typed}"`)}`,
     }),
     async submit(given) {
       const answer = await run(given);

@@ -36,7 +36,8 @@ ${value}</textarea></label
 /** A field of names. @param {string} name @param {string} label */
 export const namesField = (name, label) =>
   html`<label class="field"
-      ><span>${label}, one a line</span> <textarea name="${name}" rows="3" spellcheck="false" required></textarea></label
+      ><span>${label}, one a line</span>
+      <textarea name="${name}" rows="3" spellcheck="false" required></textarea></label
     >${problemSlot(name)}`;
 
 /** @param {string} name @param {string} label @param {unknown} options @param {boolean} [isMultiple] */

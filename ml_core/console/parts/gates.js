@@ -21,7 +21,8 @@ const KINDS = {
   min_metric: {
     what: "A recorded metric of the version is at least a value, or at most where lower is better.",
     fields: (_, { metric, value, split, higher_is_better: higher }) =>
-      html`${textField("metric", "Metric", metric)} ${field("value", "Value", value, html`required inputmode="decimal"`)}
+      html`${textField("metric", "Metric", metric)}
+      ${field("value", "Value", value, html`required inputmode="decimal"`)}
       ${field("split", "Split", split ?? "validation")}
       ${selectField(
         "higher_is_better",
@@ -94,9 +95,7 @@ export function openGate({ tenant, model, environment, gate, done }) {
           ),
         )}
         <p class="quiet">${KINDS[kind].what}</p>
-        <div data-key="settings-${kind}">
-          ${KINDS[kind].fields(root, gate?.kind === kind ? gate.settings : {})}
-        </div>`,
+        <div data-key="settings-${kind}">${KINDS[kind].fields(root, gate?.kind === kind ? gate.settings : {})}</div>`,
     }),
     changed(control, redraw) {
       if (control.name !== "kind") return;

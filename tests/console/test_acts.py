@@ -70,8 +70,7 @@ def test_a_version_is_noted_held_archived_and_deleted(viewer, shop, db):
     refused_at(page, "tags").get_by_text("“team” is not name=value.").wait_for()
     dialog.get_by_label("Tags").fill("team=sales")
     dialog.get_by_role("button", name="Tags and notes").click()
-    done(page, "Tags and notes", of)
-    assert dict(versions.get(PEOPLE, "3").tags) == {"team": "sales"}
+    anna.wait_until(lambda: dict(versions.get(PEOPLE, "3").tags) == {"team": "sales"})
 
     act(anna, "Hold", of, name="audit-2026", reason="The auditors ask for it.")
     page.get_by_text("The auditors ask for it.").wait_for()
@@ -86,7 +85,7 @@ def test_a_version_is_noted_held_archived_and_deleted(viewer, shop, db):
     act(anna, "Restore", of)
     page.get_by_role("button", name="Archive…").wait_for()
     act(anna, "Delete", of)
-    page.get_by_role("heading", name=PEOPLE).wait_for()
+    page.get_by_role("heading", name=PEOPLE, exact=True).wait_for()
     with pytest.raises(MLFrameworkError):
         versions.get(PEOPLE, "3")
 
@@ -301,12 +300,12 @@ def test_an_operator_trains_for_each_tenant(viewer, shop, db, operator_key):
     page.get_by_text("1 queued").wait_for()
     page.get_by_role("link", name="Batches", exact=True).click()
     assert "train m" in row(page, batch.batch_id).inner_text()
-    empty_queue(db)
     tenant_page = open_as(viewer(), shop.key("admin"), f"{shop.path}/training?dataset=ours")
     tenant_page.get_by_role("button", name="Plan…").wait_for()
     assert tenant_page.get_by_role("button", name="For each tenant…").count() == 0
     reader = open_as(viewer(), PlatformKeyRepository(db).create("reader", [Scope.READ]), f"batches/{batch.batch_id}")
     reader.get_by_text("Your key lacks the scope admin.").wait_for()
+    empty_queue(db)
 
 
 def test_versions_are_found_over_all_models(viewer, shop, db):
@@ -335,7 +334,7 @@ def test_a_file_becomes_a_version(viewer, shop, db, tmp_path):
     anna = viewer()
     page = open_as(anna, shop.key("read", "train"), f"{shop.path}/models")
     dialog = anna.dialog("Register a file…")
-    dialog.get_by_role("combobox", name="Model").fill("copies")
+    dialog.get_by_role("combobox", name="Model", exact=True).fill("copies")
     dialog.get_by_label(".skops file").set_input_files(bad)
     dialog.get_by_label("A few rows").fill("height=1")
     dialog.get_by_role("button", name="Upload").click()

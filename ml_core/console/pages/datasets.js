@@ -62,17 +62,19 @@ export default {
         accept: ".csv,.parquet",
         more: html`<details>
           <summary>Options</summary>
-          ${field("encoding", "Encoding of a CSV file", "utf-8")} ${linesField("source", "Where it came from")}
+          ${field("encoding", "Encoding of a CSV file", "", html`placeholder="utf-8"`)}
+          ${linesField("source", "Where it came from")}
         </details>`,
         meanwhile: "The platform reads it and makes its profile…",
         send({ name, encoding, source }, file) {
           const from = Object.entries(pairsOf("source", source) ?? {}).map(([key, value]) => [key, shown(value)]);
           const query = new URLSearchParams({
-            encoding,
+            ...(encoding && { encoding }),
             ...(from.length && { source: JSON.stringify(Object.fromEntries(from)) }),
           });
+          const options = query.size ? `?${query}` : "";
           const type = file.name.endsWith(".parquet") ? "application/vnd.apache.parquet" : "text/csv";
-          return { path: `${at("tenants", tenant, "datasets", name)}/versions?${query}`, body: file, type };
+          return { path: `${at("tenants", tenant, "datasets", name)}/versions${options}`, body: file, type };
         },
         next: ({ name }) => link(["t", tenant, "datasets", name]),
       });

@@ -40,6 +40,7 @@ const PAGES = {
   "": () => import("./pages/overview.js"),
   "t/:tenant": () => import("./pages/tenant.js"),
   "t/:tenant/models": () => import("./pages/models.js"),
+  "t/:tenant/versions": () => import("./pages/versions.js"),
   "t/:tenant/models/:model": () => import("./pages/model.js"),
   "t/:tenant/models/:model/versions/:version": () => import("./pages/version.js"),
   "t/:tenant/models/:model/predictions": () => import("./pages/predictions.js"),
@@ -54,9 +55,13 @@ const PAGES = {
   "t/:tenant/runs/:run": () => import("./pages/run.js"),
   "t/:tenant/run-comparison": () => import("./pages/run_comparison.js"),
   "t/:tenant/training": () => import("./pages/training.js"),
+  "t/:tenant/search": () => import("./pages/search.js"),
+  "t/:tenant/dataset-prediction": () => import("./pages/dataset_prediction.js"),
   "t/:tenant/schedules": () => import("./pages/schedules.js"),
   "t/:tenant/schedules/:schedule": () => import("./pages/schedule.js"),
   "t/:tenant/quotas": () => import("./pages/quotas.js"),
+  batches: () => import("./pages/job_batches.js"),
+  "batches/:batch": () => import("./pages/job_batch.js"),
   placements: () => import("./pages/placements.js"),
 };
 
@@ -213,7 +218,7 @@ function showBar(tenant) {
         ${
           session?.isOperator &&
           html`<span>
-            ${entry([], "Platform", true)} ${entry(["placements"], "Placements")}
+            ${entry([], "Platform", true)} ${entry(["placements"], "Placements")} ${entry(["batches"], "Batches")}
             ${session.may("admin") && entry(["keys"], "Platform keys")}
           </span>`
         }
@@ -252,7 +257,7 @@ const FRAME = {
 async function act(event) {
   const element = /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest("[data-action]"));
   if (!element || element instanceof HTMLFormElement !== (event.type === "submit")) return;
-  const name = element.dataset.action ?? "";
+  const name = element.getAttribute("data-action") ?? ""; // a form with a field `dataset` has that in place of its own
   const action = current?.page.actions?.[name];
   event.preventDefault();
   if (element.getAttribute("aria-disabled") === "true") return;

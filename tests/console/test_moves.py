@@ -42,13 +42,15 @@ def test_from_signing_in_to_a_prediction(viewer, shop):
     choose(dialog, "1")
     dialog.get_by_role("slider").fill("25")
     dialog.get_by_text("the canary 1 answers 25 %").wait_for()
+    dialog.get_by_label("Column whose equal values").fill("height")
     dialog.get_by_role("button", name="Start canary version 1").click()
     page.get_by_text("is at generation 3").wait_for()
     dialog = anna.dialog("Change share…")
     dialog.get_by_role("slider").fill("60")
     dialog.get_by_role("button", name="Change share").click()
     page.get_by_text("is at generation 4").wait_for()
-    assert shop.environments.get(PEOPLE).canary.percent == 60
+    canary = shop.environments.get(PEOPLE).canary
+    assert (canary.percent, canary.sticky) == (60, "height")
     anna.dialog("Finish canary…").get_by_role("button", name="Finish canary").click()
     page.get_by_text("is at generation 5").wait_for()
     assert shop.served() == "1"

@@ -218,19 +218,25 @@ def test_injected_html_is_text(viewer, shop, db, operator_key):
     page.get_by_label("Target", exact=True).select_option(f"{HOSTILE}2")
     page.get_by_text("Options").click()
     page.get_by_label("Hyperparameters, one a line").fill(f"C={HOSTILE}")
-    for button in ("Plan…", "Schedule…"):
-        dialog = anna.dialog(button)
-        for label in ("Name", "Minute, hour", "Time zone"):
-            if button == "Schedule…":
-                dialog.get_by_label(label).fill(HOSTILE)
-        if button == "Schedule…":
-            dialog.get_by_role("button", name="Create the schedule").click()
-        dialog.get_by_role("alert").wait_for()
-        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Plan…").click()
+    page.locator("form [role=alert]", has_text=HOSTILE[:12]).wait_for()
+    page.get_by_role("combobox", name="Model, which").fill("h")
+    page.get_by_label("Hyperparameters, one a line").fill("")
+    dialog = anna.dialog("Schedule…")
+    for label in ("Name", "Minute, hour", "Time zone"):
+        dialog.get_by_label(label).fill(HOSTILE)
+    dialog.get_by_role("button", name="Create the schedule").click()
+    dialog.get_by_role("alert").wait_for()
+    page.keyboard.press("Escape")
     page.get_by_label("Hyperparameters, one a line").fill(HOSTILE.replace("=", ""))
     page.get_by_role("button", name="Plan…").click()
     page.get_by_text("is not name=value").wait_for()
-    for path in (f"schedules/{HOSTILE.replace('/', '')}", f"jobs?schedule={HOSTILE}", f"training?dataset={HOSTILE}"):
+    for path in (
+        f"schedules/{HOSTILE.replace('/', '')}",
+        f"jobs?schedule={HOSTILE}",
+        f"training?dataset={HOSTILE}",
+        f"search?dataset={HOSTILE}",
+    ):
         anna.open(f"{shop.path}/{path}")
         page.locator(".problem").first.wait_for()
     operator = viewer()
@@ -270,7 +276,10 @@ def test_the_longest_names_fit(viewer, db, operator_key):
         f"t/{tenant}/schedules": (),
         f"t/{tenant}/schedules/{schedule}": ("Delete…",),
         f"t/{tenant}/training": (),
-        f"t/{tenant}/training?dataset={dataset}&model={model}&target=label": ("Plan…", "Schedule…"),
+        f"t/{tenant}/training?dataset={dataset}&model={model}&target=label": ("Plan…", "For each tenant…", "Schedule…"),
+        f"t/{tenant}/search?dataset={dataset}&model={model}&target=label": ("Review…", "Schedule…"),
+        f"t/{tenant}/dataset-prediction?dataset={dataset}&model={model}&output={dataset}": ("Review…", "Schedule…"),
+        f"t/{tenant}/datasets/{dataset}": ("Archive…", "Delete…"),
     }
     try:
         for path, buttons in dialogs.items():
@@ -317,6 +326,14 @@ def test_pages_with_content_and_dialogs_are_accessible(viewer, shop, db, operato
         f"{shop.path}/schedules/nightly": ("Run now…",),
         f"{shop.path}/training": (),
         form: ("Plan…", "Schedule…"),
+        f"{shop.path}/search?dataset=m&target=outcome&trials=0&model_type=clustering&seed=1": ("Review…", "Schedule…"),
+        f"{shop.path}/dataset-prediction?dataset=m&model=people&output=answers": ("Review…",),
+        f"{shop.model}?environment=staging": ("Set a gate…", "Protect…"),
+        f"{shop.model}/versions/1": ("Tags and notes…", "Hold…"),
+        f"{shop.path}/models": ("Register a file…",),
+        f"{shop.path}/versions": (),
+        f"{shop.path}/datasets/m": ("Delete…",),
+        "batches": (),
     }.items():
         someone.open(path)
         page.get_by_text("Loading…").wait_for(state="detached")

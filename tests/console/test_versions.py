@@ -114,7 +114,7 @@ def test_the_choice_of_a_version_is_a_combobox(viewer, many):
 
     def active() -> str | None:
         name = field.get_attribute("aria-activedescendant")
-        return dialog.locator(f"[id='{name}']").get_attribute("data-version")
+        return dialog.locator(f"[id='{name}']").get_attribute("data-name")
 
     page.keyboard.press("ArrowDown")
     dialog.get_by_role("option", name="n149").wait_for()

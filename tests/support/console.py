@@ -58,3 +58,11 @@ def choose(where: Any, version: str, label: str = "Version") -> None:
     field.fill(version)
     field.press("Enter")
     field.locator(f"xpath=../input[@type='hidden'][@value='{version}']").wait_for(state="attached")
+
+
+def refused_at(page: Any, name: str) -> Any:
+    """What is shown beside a field of this name that was refused, which then has the focus."""
+    problem = page.locator(f"field-problem[data-of={name}] [role=alert]")
+    problem.wait_for()
+    page.locator("[aria-invalid]:focus").wait_for()
+    return problem

@@ -58,8 +58,8 @@ export function predict(path, body, signal) {
  * Send a file to the control API, and say how much of it is sent.
  *
  * @param {string} path Below `/v1/`; made by `at`.
- * @param {File} file
- * @param {string} type Its media type.
+ * @param {File | FormData} file
+ * @param {string | undefined} type Its media type; a form has its own.
  * @param {(share: number) => void} sent Gets 0 to 1.
  * @param {AbortSignal} signal Aborted when it shall not be sent any more.
  * @returns {Promise<any>}
@@ -69,7 +69,7 @@ export function upload(path, file, type, sent, signal) {
     const sending = new XMLHttpRequest(); // fetch does not say how much is sent
     sending.open("POST", new URL(path, CONTROL));
     sending.setRequestHeader("x-mlcore-console", "1");
-    sending.setRequestHeader("content-type", type);
+    if (type) sending.setRequestHeader("content-type", type);
     sending.upload.onprogress = ({ loaded, total }) => sent(loaded / total);
     sending.onload = () => {
       const answer = parsed(sending.responseText);

@@ -4,6 +4,7 @@ import { ApiError, ask, at, controlUrl } from "../core/api.js";
 import { bytes, counted, number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link, turn } from "../core/router.js";
+import { acting, actsView } from "../parts/acts.js";
 import { listed, showList } from "../parts/data_table.js";
 import { field, fieldsOf } from "../parts/fields.js";
 import { badge, problem, refusal } from "../parts/states.js";
@@ -11,6 +12,11 @@ import { facts } from "../parts/table.js";
 import { changeView, valuesView } from "../parts/values.js";
 
 const FEW = 20; // columns, among which nobody searches
+const FORMS = [
+  ["training", "Train a model on it"],
+  ["search", "Search for hyperparameters"],
+  ["dataset-prediction", "Predict it"],
+];
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -31,8 +37,12 @@ export default {
     return { version, drift: { other, found } };
   },
 
-  view: ({ version, drift }, { params: { tenant, dataset }, query }) =>
-    html` <p class="quiet"><a href="${link(["t", tenant, "datasets"])}">Datasets</a></p>
+  view({ version, drift }, context) {
+    const {
+      params: { tenant, dataset },
+      query,
+    } = context;
+    return html` <p class="quiet"><a href="${link(["t", tenant, "datasets"])}">Datasets</a></p>
       <h1 tabindex="-1">${version.reference}</h1>
       <p>
         ${counted(version.row_count, "row")}, ${counted(version.column_count, "column")}, ${bytes(version.size_bytes)},
@@ -40,10 +50,15 @@ export default {
         ${version.archived_at && badge("archived")}
       </p>
       <p>
-        <a href="${link(["t", tenant, "training"], { dataset: query.number ? version.reference : dataset })}"
-          >Train a model on it</a
-        >
+        ${FORMS.map(
+          ([page, text], index) =>
+            html`${index > 0 && " · "}<a
+                href="${link(["t", tenant, page], { dataset: query.number ? version.reference : dataset })}"
+                >${text}</a
+              >`,
+        )}
       </p>
+      ${actsView("Version of the dataset", actsOf({ version }, context))}
       <section>
         <h2>Columns</h2>
         <data-table data-key="columns"></data-table>
@@ -67,7 +82,8 @@ export default {
             >Download the Parquet file</a
           >
         </p>
-      </section>`,
+      </section>`;
+  },
 
   connect(main, { version, drift }, { params: { tenant, dataset }, query, signal }) {
     const columns = {
@@ -104,9 +120,48 @@ export default {
   },
 
   actions: {
+    act: acting(actsOf),
     compare: (element) => turn(fieldsOf(element)),
   },
 };
+
+/**
+ * What can be done to a version of a dataset.
+ *
+ * @param {any} data @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act | false>}
+ */
+function actsOf({ version }, { params: { tenant, dataset }, query, session }) {
+  const root = at("tenants", tenant, "datasets", dataset, "versions", version.number);
+  const of = version.reference;
+  return {
+    archive: !version.archived_at && {
+      label: "Archive",
+      of,
+      refused: session.lacks("train"),
+      what: "Lists leave it out, and it is not the newest any more, until it is restored, or collected some time later.",
+      run: () => ask("POST", `${root}/archive`),
+      // It is the newest no more, which an address without a number shows.
+      next: query.number ? undefined : link(["t", tenant, "datasets", dataset], { number: version.number }),
+    },
+    restore: version.archived_at && {
+      label: "Restore",
+      of,
+      refused: session.lacks("train"),
+      what: "Lists have it again.",
+      run: () => ask("POST", `${root}/restore`),
+    },
+    remove: {
+      label: "Delete",
+      of,
+      refused: session.lacks("admin"),
+      what: "It is deleted with its table, permanently, unless something needs it.",
+      run: () => ask("DELETE", root),
+      isDestructive: true,
+      next: link(["t", tenant, "datasets"]),
+    },
+  };
+}
 
 /** @param {any} version */
 const profilesOf = (version) => new Map(version.profile.columns.map((column) => [column.name, column]));

@@ -1,35 +1,47 @@
 // The datasets of a tenant; a file becomes another, or the next version of one.
 
-import { at, upload } from "../core/api.js";
-import { bytes, number, percent } from "../core/format.js";
+import { ask, at } from "../core/api.js";
+import { bytes, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
-import { link } from "../core/router.js";
+import { filter, link } from "../core/router.js";
 import { showList } from "../parts/data_table.js";
-import { datasetsOf } from "../parts/dataset_list.js";
-import { openDialog } from "../parts/dialog.js";
-import { field } from "../parts/fields.js";
-import { button } from "../parts/states.js";
+import { field, linesField, pairsOf } from "../parts/fields.js";
+import { archivedLink, badge, button } from "../parts/states.js";
+import { openUpload } from "../parts/upload.js";
 
 /** @type {import("../main.js").Page} */
 export default {
   title: ({ tenant }) => `Datasets of ${tenant}`,
   load: async () => null,
-  view: (_, { session }) =>
+  view: (_, { params: { tenant }, query, session }) =>
     html`<h1 tabindex="-1">Datasets</h1>
       <div class="buttons">
         ${button({ action: "upload", text: "Upload a file…", refused: session.lacks("train") })}
       </div>
       ${session.lacks("train") && html`<p class="quiet">${session.lacks("train")}</p>`}
+      ${archivedLink(["t", tenant, "datasets"], query)}
       <data-table></data-table>`,
 
   connect(main, _, { params: { tenant }, query, signal }) {
     showList(main, {
-      ...datasetsOf(tenant, query.q, signal),
+      label: "Datasets",
+      search: "Search datasets",
+      text: query.q,
+      searched: (text) => filter({ q: text }),
+      key: (dataset) => dataset.dataset_id,
+      load: ({ text: name, ...of }) =>
+        ask("GET", at("tenants", tenant, "datasets"), {
+          query: { ...of, name, include_archived: query.archived && true },
+          signal,
+        }),
       none: "There is no dataset. Upload a file, or train on one from the command line.",
       columns: [
         {
           name: "Dataset",
-          cell: ({ dataset_id: id }) => html`<a href="${link(["t", tenant, "datasets", id])}">${id}</a>`,
+          cell: ({ dataset_id: id, newest, archived_at: archivedAt }) => {
+            const address = link(["t", tenant, "datasets", id], archivedAt ? { number: String(newest) } : {});
+            return html`<a href="${address}">${id}</a> ${archivedAt && badge("archived")}`;
+          },
         },
         { name: "Versions", isNumber: true, cell: (dataset) => dataset.versions },
         { name: "Rows", isNumber: true, cell: (dataset) => number(dataset.row_count) },
@@ -42,38 +54,30 @@ export default {
 
   actions: {
     upload(_, __, { params: { tenant } }) {
-      let sent = 0;
-      let size = 0;
-      openDialog({
-        content: () => ({
-          title: `Upload a dataset to ${tenant}`,
-          submit: "Upload",
-          body: html`${field("name", "Name", "", html`required pattern="[a-z][a-z0-9_\\-]*"`)}
-            <p class="quiet">If there is a dataset of this name, the file becomes its next version.</p>
-            ${field("file", "CSV or Parquet file", "", html`type="file" required accept=".csv,.parquet"`)}
-            ${size > 0 && progressView(sent, size)}`,
-        }),
-        async submit(fields, redraw, closed) {
-          const { name, file } = /** @type {{name: string, file: any}} */ (fields);
+      openUpload({
+        title: `Upload a dataset to ${tenant}`,
+        fields: html`${field("name", "Name", "", html`required pattern="[a-z][a-z0-9_\\-]*"`)}
+          <p class="quiet">If there is a dataset of this name, the file becomes its next version.</p>`,
+        label: "CSV or Parquet file",
+        accept: ".csv,.parquet",
+        more: html`<details>
+          <summary>Options</summary>
+          ${field("encoding", "Encoding of a CSV file", "", html`placeholder="utf-8"`)}
+          ${linesField("source", "Where it came from")}
+        </details>`,
+        meanwhile: "The platform reads it and makes its profile…",
+        send({ name, encoding, source }, file) {
+          const from = Object.entries(pairsOf("source", source) ?? {}).map(([key, value]) => [key, shown(value)]);
+          const query = new URLSearchParams({
+            ...(encoding && { encoding }),
+            ...(from.length && { source: JSON.stringify(Object.fromEntries(from)) }),
+          });
+          const options = query.size ? `?${query}` : "";
           const type = file.name.endsWith(".parquet") ? "application/vnd.apache.parquet" : "text/csv";
-          const show = (share) => {
-            sent = share;
-            redraw();
-          };
-          size = file.size;
-          show(0);
-          const path = `${at("tenants", tenant, "datasets", name)}/versions`;
-          await upload(path, file, type, show, closed).finally(() => (size = 0));
-          location.hash = link(["t", tenant, "datasets", name]);
+          return { path: `${at("tenants", tenant, "datasets", name)}/versions${options}`, body: file, type };
         },
+        next: ({ name }) => link(["t", tenant, "datasets", name]),
       });
     },
   },
 };
-
-/** @param {number} sent The share that is sent. @param {number} size */
-const progressView = (sent, size) =>
-  html`<p>
-    <progress max="1" value="${sent}" aria-label="Sent"></progress>
-    ${sent < 1 ? `${bytes(sent * size)} of ${bytes(size)} sent, ${percent(sent)}` : "Sent. The platform reads it and makes its profile…"}
-  </p>`;

@@ -19,7 +19,11 @@ export default {
 
   view: ({ quota, usage }, { params: { tenant }, query: { state: chosen = "", schedule } }) =>
     html`<h1 tabindex="-1">Jobs${schedule && html` of the schedule ${schedule}`}</h1>
-      <p><a href="${link(["t", tenant, "training"])}">Train a model</a></p>
+      <p>
+        <a href="${link(["t", tenant, "training"])}">Train a model</a> ·
+        <a href="${link(["t", tenant, "search"])}">Search for hyperparameters</a> ·
+        <a href="${link(["t", tenant, "dataset-prediction"])}">Predict a dataset</a>
+      </p>
       ${facts([
         ["Waiting", share(usage.queued, quota.max_queued)],
         ["Running", share(usage.running, quota.max_running)],

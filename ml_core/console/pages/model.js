@@ -1,20 +1,22 @@
 // A model: what each environment serves and how that is moved, its history, its versions, and two of them side by side.
 
 import { ApiError, ask, at, every } from "../core/api.js";
-import { counted, number, shown, words } from "../core/format.js";
+import { counted, number, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link, turn } from "../core/router.js";
+import { actButton, acting, actsView } from "../parts/acts.js";
 import { comparison, comparisonView } from "../parts/comparison.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
 import { fieldsOf } from "../parts/fields.js";
+import { gateRow, openGate } from "../parts/gates.js";
 import { lineageGraph } from "../parts/lineage.js";
 import { metricDiff } from "../parts/metric_diff.js";
 import { gatesView, MOVES, openMove, servedBy, servedText } from "../parts/moves.js";
 import { replicasView } from "../parts/replicas.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
 import { timeline } from "../parts/timeline.js";
-import { versionField } from "../parts/version_choice.js";
+import { versionField } from "../parts/type_ahead.js";
 
 const SHOWN_MOVES = 50;
 const MOST_METRICS = 6;
@@ -27,7 +29,8 @@ export default {
   async load({ params: { tenant, model }, query, signal }) {
     const [ofTenant, root] = [at("tenants", tenant), at("tenants", tenant, "models", model)];
     const list = (path, filters = {}) => ask("GET", path, { query: filters, signal });
-    const [newest, policies, pointers, gates, metrics] = await Promise.all([
+    const [named, newest, policies, pointers, gates, metrics] = await Promise.all([
+      every(`${ofTenant}/models`, { query: { name: model, include_archived: true }, signal }),
       list(`${root}/versions`, { limit: 2 }),
       list(`${ofTenant}/environments`),
       every(`${ofTenant}/pointers`, { query: { model }, signal }),
@@ -53,24 +56,40 @@ export default {
       shownVersion ? list(`${root}/versions/${at(shownVersion)}/lineage`) : null,
       comparison(root, newest.items.map(({ version }) => version), open.pointer, query, signal), // prettier-ignore
     ]);
-    return { newest: newest.items, environments, open, moves, replicas, metrics, reference, lineage, compared };
+    const found = named.find((each) => each.model_id === model);
+    return {
+      isArchived: Boolean(found?.archived_at),
+      newest: newest.items,
+      environments,
+      open,
+      moves,
+      replicas,
+      metrics,
+      reference,
+      lineage,
+      compared,
+    };
   },
 
   view(data, context) {
     const { tenant, model } = context.params;
     const { newest, environments, open, lineage, compared } = data;
-    return html`<h1 tabindex="-1">${model}</h1>
+    const { archive, restore, remove } = actsOf(data, context);
+    return html`<h1 tabindex="-1">${model} ${data.isArchived && badge("archived")}</h1>
       <p class="quiet">
         ${newest[0]?.model_type} ·
         <a href="${link(["t", tenant, "models", model, "predictions"])}">Predictions, quality and drift</a> ·
         <a href="${link(["t", tenant, "runs"], { model })}">Runs</a> ·
-        <a href="${link(["t", tenant, "training"], { model })}">Train a version</a>
+        <a href="${link(["t", tenant, "training"], { model })}">Train a version</a> ·
+        <a href="${link(["t", tenant, "search"], { model })}">Search for hyperparameters</a> ·
+        <a href="${link(["t", tenant, "dataset-prediction"], { model })}">Predict a dataset</a>
       </p>
+      ${actsView("Model", { archive, restore, remove })}
       <section>
         <h2>Environments</h2>
         ${timeline(environments.map(({ environment, moves }) => ({ environment, moves: moves.items })))}
         <div class="tabs">${environments.map((each) => tab(each, each === open, context))}</div>
-        ${environmentView(open, data, context)}
+        ${environmentView(open, data, context, actsOf(data, context))}
       </section>
       <section>
         <h2>Versions</h2>
@@ -110,6 +129,22 @@ export default {
   },
 
   actions: {
+    act: acting(actsOf),
+
+    gate(element, { open }, { params: { tenant, model }, refresh, say }) {
+      const { environment, gates } = open;
+      openGate({
+        tenant,
+        model,
+        environment,
+        gate: gates.find(({ name }) => name === element.getAttribute("data-gate")),
+        async done(name) {
+          await refresh();
+          say(`The gate ${name} of ${environment} is set.`);
+        },
+      });
+    },
+
     async move(element, { open, newest }, { params: { tenant, model }, session, refresh, say }) {
       const name = element.dataset.move ?? "";
       openMove({
@@ -175,8 +210,73 @@ function tab({ environment, pointer, is_protected: isProtected }, isOpen, { para
   >`;
 }
 
-/** @param {any} open @param {any} data @param {import("../main.js").Context} context */
-function environmentView(open, { moves, replicas, newest }, { session, query }) {
+/**
+ * What can be done to a model, to its open environment and to the gates of that.
+ *
+ * @param {any} data @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act | false>}
+ */
+function actsOf({ isArchived, open }, { params: { tenant, model }, session }) {
+  const [ofTenant, root] = [at("tenants", tenant), at("tenants", tenant, "models", model)];
+  const { environment, is_protected: isProtected, gates } = open;
+  const [trains, admin] = [session.lacks("train"), session.lacks("admin")];
+  const removals = gates.map(({ name }) => [
+    `remove gate ${name}`,
+    {
+      label: "Remove",
+      of: `the gate ${name}: ${environment} of ${model}`,
+      refused: admin,
+      what: "Moves that begin from now on need not pass it.",
+      run: () => ask("DELETE", `${root}/${at("environments", environment, "gates", name)}`),
+      isDestructive: true,
+    },
+  ]);
+  return {
+    archive: !isArchived && {
+      label: "Archive",
+      of: model,
+      refused: trains,
+      what: "Lists leave it and all its versions out until it is restored, or collected some time later.",
+      run: () => ask("POST", `${root}/archive`),
+    },
+    restore: isArchived && {
+      label: "Restore",
+      of: model,
+      refused: trains,
+      what: "Lists have it and its versions again.",
+      run: () => ask("POST", `${root}/restore`),
+    },
+    remove: {
+      label: "Delete",
+      of: `the model ${model} of ${tenant}`,
+      refused: admin,
+      what: "All its versions are deleted with their artifacts, permanently, unless something needs one.",
+      typed: model,
+      run: () => ask("DELETE", root),
+      isDestructive: true,
+      next: link(["t", tenant, "models"]),
+    },
+    protect: !isProtected && {
+      label: "Protect",
+      of: `${environment} of ${tenant}`,
+      refused: admin,
+      what: `Of all models of ${tenant}, only keys with the scope admin or promote:${environment} move ${environment}.`,
+      run: () => ask("PUT", `${ofTenant}/${at("environments", environment)}/protection`),
+    },
+    unprotect: isProtected && {
+      label: "Unprotect",
+      of: `${environment} of ${tenant}`,
+      refused: admin,
+      what: `Of all models of ${tenant}, whoever may promote moves ${environment}.`,
+      run: () => ask("DELETE", `${ofTenant}/${at("environments", environment)}/protection`),
+      isDestructive: true,
+    },
+    ...Object.fromEntries(removals),
+  };
+}
+
+/** @param {any} open @param {any} data @param {import("../main.js").Context} context @param {Record<string, any>} acts */
+function environmentView(open, { moves, replicas, newest }, { session, query }, acts) {
   const { environment, pointer, gates } = open;
   const now = servedBy(pointer);
   const refused = session.cannotMove(open) ?? (newest.length ? null : "The model has no version.");
@@ -200,13 +300,18 @@ function environmentView(open, { moves, replicas, newest }, { session, query }) 
       )}${button({ action: "approve", text: "Approve…", refused: session.lacks("approve") ?? (newest.length ? null : "The model has no version.") })}
     </div>
     ${refused && html`<p class="quiet">${refused}</p>`}
+    <h3>Gates</h3>
     ${
-      gates.length > 0 &&
-      html`<h3>Gates</h3>
-        <ul class="rows">
-          ${gates.map(gateRow)}
-        </ul>`
+      gates.length > 0
+        ? html`<ul class="rows">
+            ${gates.map((gate) => gateRow(gate, acts, session.lacks("admin")))}
+          </ul>`
+        : html`<p class="quiet">It has none: whatever is promoted is served.</p>`
     }
+    <div class="buttons" role="group" aria-label="Rules of ${environment}">
+      ${button({ action: "gate", text: "Set a gate…", refused: session.lacks("admin") })}
+      ${[acts.protect, acts.unprotect].map((act, index) => act && actButton(["protect", "unprotect"][index], act))}
+    </div>
     <h3>Moves</h3>
     ${
       moves.items.length
@@ -220,17 +325,6 @@ function environmentView(open, { moves, replicas, newest }, { session, query }) 
         : empty("Nothing was promoted to it yet.")
     }
   </div>`;
-}
-
-/** @param {any} gate */
-function gateRow({ name, kind, settings, created_by: by }) {
-  const given = Object.entries(settings).filter(([, value]) => value !== null);
-  return html`<li data-key="${name}">
-    <b>${name}</b> ${words(kind)} ${given.map(([key, value]) => html`<code>${key}=${shown(value)}</code> `)}<span
-      class="quiet"
-      >set by ${by}</span
-    >
-  </li>`;
 }
 
 /** @param {any} move */

@@ -4,7 +4,9 @@ import { ask } from "../core/api.js";
 import { counted } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
+import { acting, actsView } from "../parts/acts.js";
 import { showList } from "../parts/data_table.js";
+import { namesField } from "../parts/fields.js";
 import { jobProgress } from "../parts/job_progress.js";
 import { meanwhileText } from "../parts/replicas.js";
 import { badge, empty } from "../parts/states.js";
@@ -25,7 +27,7 @@ export default {
     return { health, jobs, alerts };
   },
 
-  view: ({ health, jobs, alerts }) =>
+  view: ({ health, jobs, alerts }, context) =>
     html` <h1 tabindex="-1">Platform ${badge(health.status)}</h1>
       ${problems(health)}
       <section>
@@ -47,7 +49,13 @@ export default {
         ${jobs.length >= MOST && html`<p class="quiet">The first ${MOST} are shown; the page of each tenant has its others.</p>`}
       </section>
       <section>
-        <h2>Tenants</h2>
+        <h2>${context.query.deleted ? "Deleted tenants" : "Tenants"}</h2>
+        ${actsView("Tenants", actsOf(null, context))}
+        <p>
+          <a href="${link([], { deleted: context.query.deleted ? undefined : "yes" })}"
+            >${context.query.deleted ? "Show the tenants that there are" : "Show deleted tenants"}</a
+          >
+        </p>
         <data-table></data-table>
       </section>`,
 
@@ -58,16 +66,46 @@ export default {
       text: query.q,
       searched: (text) => filter({ q: text }),
       key: (tenant) => tenant.tenant_id,
-      load: ({ text, ...page }) => ask("GET", "tenants", { query: { ...page, name: text }, signal }),
-      none: html`There is no tenant. Create one: <code>mlcore tenants create acme</code>`,
+      load: ({ text, ...page }) =>
+        ask("GET", "tenants", { query: { ...page, name: text, deleted: query.deleted && true }, signal }),
+      none: query.deleted ? "No tenant was deleted." : "There is no tenant. Create one.",
       columns: [
-        { name: "Tenant", cell: (tenant) => html`<a href="${link(["t", tenant.tenant_id])}">${tenant.tenant_id}</a>` },
+        {
+          name: "Tenant",
+          cell: ({ tenant_id: id }) => (query.deleted ? id : html`<a href="${link(["t", id])}">${id}</a>`),
+        },
         { name: "Cell", cell: (tenant) => tenant.cell },
         { name: "Created", cell: (tenant) => html`<when-time datetime="${tenant.created_at}"></when-time>` },
+        ...(query.deleted
+          ? [{ name: "Deleted", cell: (tenant) => html`<when-time datetime="${tenant.deleted_at}"></when-time>` }]
+          : []),
       ],
     });
   },
+
+  actions: { act: acting(actsOf) },
 };
+
+/**
+ * What can be done to the tenants.
+ *
+ * @param {unknown} _ @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act>}
+ */
+function actsOf(_, { session }) {
+  return {
+    create: {
+      label: "Create",
+      of: "tenants",
+      refused: session.cannotOperate(),
+      what: "In the shared cell: all of them, or none if a name can't be taken.",
+      fields: namesField("tenant_ids", "Names"),
+      run: ({ tenant_ids: names }) =>
+        ask("POST", "tenants", { body: { tenant_ids: names.split(/\s+/).filter(Boolean) } }),
+      said: (made) => `${made.map(({ tenant_id: id }) => id).join(", ")}: created.`,
+    },
+  };
+}
 
 /** @param {any} health */
 function problems(health) {

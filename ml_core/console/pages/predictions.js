@@ -4,14 +4,22 @@ import { ApiError, ask, at } from "../core/api.js";
 import { number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link, turn } from "../core/router.js";
+import { acting, actsView } from "../parts/acts.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog } from "../parts/dialog.js";
-import { field, fieldsOf, textField } from "../parts/fields.js";
+import { field, fieldsOf, selectField, textField } from "../parts/fields.js";
 import { badge, button, empty, problem, refusal } from "../parts/states.js";
 import { table } from "../parts/table.js";
 
 const FILTERS = { version: "Version", environment: "Environment", request_id: "Request" };
 const TIMES = { since: "Since", until: "Until" };
+/** What the log may keep of a tenant. A test compares it with the platform. */
+const POLICIES = {
+  nothing: "nothing",
+  digest: "predictions and digests of their rows",
+  inputs: "predictions and their rows",
+};
+const DAYS = 7;
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -26,12 +34,21 @@ export default {
         refusal,
       );
     const policy = ask("GET", `${at("tenants", tenant)}/prediction-policy`, { signal });
-    const [quality, drift, kept] = await Promise.all([report("quality"), report("drift"), policy]);
-    return { environment, quality, drift, policy: kept.policy };
+    const day = (ms) => new Date(ms).toISOString().slice(0, 10);
+    const days = { since: day(Date.now() - (DAYS - 1) * 86_400_000), until: day(Date.now()) };
+    const losses = ask("GET", `${at("tenants", tenant)}/prediction-losses`, { query: days, signal });
+    const [quality, drift, kept, lost] = await Promise.all([report("quality"), report("drift"), policy, losses]);
+    const missing = lost.filter((loss) => loss.model_id === model);
+    return { environment, quality, drift, policy: kept.policy, missing };
   },
 
-  view: ({ environment, quality, drift, policy }, { params: { tenant, model }, query, session }) =>
-    html` <p class="quiet"><a href="${link(["t", tenant, "models", model])}">${model}</a></p>
+  view({ environment, quality, drift, policy, missing }, context) {
+    const {
+      params: { tenant, model },
+      query,
+      session,
+    } = context;
+    return html` <p class="quiet"><a href="${link(["t", tenant, "models", model])}">${model}</a></p>
       <h1 tabindex="-1">Predictions</h1>
       <section>
         <h2>Quality in ${environment}</h2>
@@ -49,11 +66,19 @@ export default {
           <button type="submit">Search</button>
         </form>
         <p class="quiet">
-          Newest first; without a time, of the last day. The log of this tenant keeps: ${policy}.
-          ${session.lacks("label")}
+          Newest first; without a time, of the last day. The log of this tenant keeps
+          ${POLICIES[/** @type {keyof typeof POLICIES} */ (policy)] ?? policy}. ${session.lacks("label")}
         </p>
+        ${missing.map(
+          ({ day, reason, rows }) =>
+            html`<p class="quiet" data-key="loss-${day}-${reason}">
+              ${number(rows)} rows of ${day} are missing: ${reason}
+            </p>`,
+        )}
         <data-table></data-table>
-      </section>`,
+        ${actsView("Prediction log", actsOf({ policy }, context))}
+      </section>`;
+  },
 
   connect(main, _, { params: { tenant, model }, query, session, signal }) {
     const times = Object.keys(TIMES).map((name) => [name, utc(query[name])]);
@@ -92,6 +117,8 @@ export default {
   },
 
   actions: {
+    act: acting(actsOf),
+
     search(element) {
       const fields = fieldsOf(element);
       // In UTC, so that it is the same time for a reader in another zone.
@@ -121,6 +148,31 @@ export default {
     },
   },
 };
+
+/**
+ * What can be done to the log of a tenant.
+ *
+ * @param {any} data @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act>}
+ */
+function actsOf({ policy }, { params: { tenant }, session }) {
+  return {
+    policy: {
+      label: "Change what is kept",
+      of: `the prediction log of ${tenant}`,
+      refused: session.lacks("admin"),
+      what: "Of all models of the tenant, from now on; what is kept already stays. Drift needs the rows.",
+      fields: selectField(
+        "policy",
+        "The log keeps",
+        Object.entries(POLICIES).map(
+          ([value, text]) => html`<option value="${value}" ${value === policy && html`selected`}>${text}</option>`,
+        ),
+      ),
+      run: (body) => ask("PUT", `${at("tenants", tenant)}/prediction-policy`, { body }),
+    },
+  };
+}
 
 /** A time of the reader's zone as the API takes it; what is no time is left to the API, which says so. @param {string} [text] */
 function utc(text = "") {

@@ -4,8 +4,11 @@ import { ask, at, controlUrl } from "../core/api.js";
 import { bytes, duration, number, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
+import { actButton, acting, actsView, tagChanges, tagLines } from "../parts/acts.js";
 import { chartsView, curve, drawCharts, isCurve, rangeOf } from "../parts/curves.js";
 import { listed, matches, showList } from "../parts/data_table.js";
+import { reasonField } from "../parts/dialog.js";
+import { linesField } from "../parts/fields.js";
 import { parametersOf } from "../parts/parameters.js";
 import { badge, empty } from "../parts/states.js";
 import { facts } from "../parts/table.js";
@@ -47,11 +50,13 @@ export default {
     };
   },
 
-  view({ run, files, hasParts, charts, all }, { params: { tenant } }) {
+  view({ run, files, hasParts, charts, all }, context) {
+    const { tenant } = context.params;
+    const { tag, cancel, remove, ...ofFiles } = actsOf({ run, files }, context);
     return html`<p class="quiet"><a href="${link(["t", tenant, "runs"])}">Runs</a></p>
       <h1 tabindex="-1">${run.kind} ${run.model_id} ${badge(run.status)}</h1>
       <p class="quiet"><code>${run.run_id}</code></p>
-      ${factsView(run, tenant, hasParts)}
+      ${factsView(run, tenant, hasParts)} ${actsView("Run", { cancel, tag, remove })}
       ${
         run.error &&
         html`<section>
@@ -77,7 +82,7 @@ export default {
       </section>
       <section>
         <h2>Files</h2>
-        ${filesView(files, tenant, run.run_id)}
+        ${filesView(files, tenant, run.run_id, ofFiles)}
       </section>`;
   },
 
@@ -106,7 +111,61 @@ export default {
       ],
     });
   },
+
+  actions: { act: acting(actsOf) },
 };
+
+/**
+ * What can be done to a run, and to its files.
+ *
+ * @param {any} data @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act | false>}
+ */
+function actsOf({ run, files }, { params: { tenant }, session }) {
+  const root = at("tenants", tenant, "runs", run.run_id);
+  const of = run.run_id;
+  const refused = session.lacks("train");
+  const removals = files.map(({ name }) => [
+    `file ${name}`,
+    {
+      label: "Delete",
+      of: `the file ${name} of ${of}`,
+      refused,
+      what: "It is deleted permanently.",
+      run: () => ask("DELETE", `${root}/files/${at(...name.split("/"))}`),
+      isDestructive: true,
+    },
+  ]);
+  return {
+    tag: {
+      label: "Tags",
+      of,
+      refused,
+      what: "A line that is left out removes a tag.",
+      fields: linesField("tags", "Tags", tagLines(run.tags), "team=support"),
+      run: ({ tags }) => ask("PATCH", root, { body: { tags: tagChanges(run.tags, tags) } }),
+    },
+    cancel: !run.finished_at && {
+      label: "Cancel",
+      of,
+      refused,
+      what: "It ends as cancelled. If it is of a job, the job is cancelled.",
+      fields: reasonField({ name: "error", label: "Reason" }),
+      run: ({ error }) => ask("POST", `${root}/end`, { body: { status: "cancelled", error } }),
+      isDestructive: true,
+    },
+    remove: {
+      label: "Delete",
+      of,
+      refused: session.lacks("admin"),
+      what: "It is deleted with its metrics and files, permanently. Versions that came of it stay.",
+      run: () => ask("DELETE", root),
+      isDestructive: true,
+      next: link(["t", tenant, "runs"]),
+    },
+    ...Object.fromEntries(removals),
+  };
+}
 
 /** @param {any} run @param {string} tenant @param {boolean} hasParts */
 function factsView(run, tenant, hasParts) {
@@ -153,8 +212,8 @@ function pairsView(label, pairs, none) {
   </div>`;
 }
 
-/** @param {any[]} files @param {string} tenant @param {string} run */
-function filesView(files, tenant, run) {
+/** @param {any[]} files @param {string} tenant @param {string} run @param {Record<string, any>} acts */
+function filesView(files, tenant, run, acts) {
   if (!files.length) return empty("It keeps no file.");
   const address = (name) => controlUrl(`${at("tenants", tenant, "runs", run, "files")}/${at(...name.split("/"))}`);
   return html`<ul class="rows">
@@ -162,7 +221,7 @@ function filesView(files, tenant, run) {
       ({ name, size_bytes: size, created_at: created }) =>
         html`<li data-key="file-${name}">
           <a href="${address(name)}" download="${name.split("/").at(-1)}">${name}</a> ${bytes(size)}
-          <when-time datetime="${created}"></when-time>
+          <when-time datetime="${created}"></when-time> ${actButton(`file ${name}`, acts[`file ${name}`])}
         </li>`,
     )}
   </ul>`;

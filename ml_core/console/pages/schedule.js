@@ -4,44 +4,11 @@ import { ask, at } from "../core/api.js";
 import { shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
-import { openDialog } from "../parts/dialog.js";
-import { badge, button, empty } from "../parts/states.js";
+import { acting, actsView } from "../parts/acts.js";
+import { badge, empty } from "../parts/states.js";
 import { facts } from "../parts/table.js";
 
 const SHOWN_JOBS = 10;
-
-/**
- * @typedef {object} Act
- * @property {string} label
- * @property {string} what It does.
- * @property {(states: string) => boolean} isPossible
- * @property {boolean} [isDestructive]
- */
-
-/** @type {Record<string, Act>} */
-const ACTS = {
-  "run-now": {
-    label: "Run now",
-    what: "Its job is submitted now, with the rights of your key. Its times stay as they are.",
-    isPossible: () => true,
-  },
-  pause: {
-    label: "Pause",
-    what: "It submits no more jobs until it is resumed. Jobs that were submitted go on.",
-    isPossible: (state) => state === "active",
-  },
-  resume: {
-    label: "Resume",
-    what: "It goes on with the next time from now. Times that passed meanwhile are left out.",
-    isPossible: (state) => state !== "active",
-  },
-  delete: {
-    label: "Delete",
-    what: "It submits no more jobs, and can't be restored. Jobs that were submitted go on.",
-    isPossible: () => true,
-    isDestructive: true,
-  },
-};
 
 /** @type {import("../main.js").Page} */
 export default {
@@ -57,26 +24,13 @@ export default {
     return { schedule: found, jobs };
   },
 
-  view({ schedule, jobs }, { params: { tenant }, session }) {
+  view({ schedule, jobs }, context) {
+    const { tenant } = context.params;
     const { name, state, kind, spec } = schedule;
-    const lacks = session.lacks("train");
     return html`<p class="quiet"><a href="${link(["t", tenant, "schedules"])}">Schedules</a></p>
       <h1 tabindex="-1">${name} ${badge(state)}</h1>
       ${schedule.note && html`<p class="quiet">${schedule.note}</p>`} ${factsView(schedule, tenant)}
-      <div class="buttons" role="group" aria-label="Schedule">
-        ${Object.entries(ACTS)
-          .filter(([, act]) => act.isPossible(state))
-          .map(([act, { label, isDestructive }]) =>
-            button({
-              action: "act",
-              text: `${label}…`,
-              refused: lacks,
-              style: isDestructive ? "danger" : "",
-              data: { act },
-            }),
-          )}
-      </div>
-      ${lacks && html`<p class="quiet">${lacks}</p>`}
+      ${actsView("Schedule", actsOf({ schedule }, context))}
       <section>
         <h2>Last jobs</h2>
         ${jobs.items.length ? jobsView(jobs, tenant, name) : empty("It has submitted no job yet.")}
@@ -87,32 +41,48 @@ export default {
       </details>`;
   },
 
-  actions: {
-    act(element, { schedule: { name } }, { params: { tenant }, refresh, say }) {
-      const act = element.dataset.act ?? "";
-      const { label, what, isDestructive } = ACTS[act];
-      openDialog({
-        content: () => ({
-          title: `${label}: the schedule ${name} of ${tenant}`,
-          submit: `${label} ${name}`,
-          isDestructive,
-          body: html`<p>${what}</p>`,
-        }),
-        async submit() {
-          const path = at("tenants", tenant, "schedules", name);
-          if (act === "delete") {
-            await ask("DELETE", path);
-            location.hash = link(["t", tenant, "schedules"]);
-            return;
-          }
-          const answer = await ask("POST", `${path}/${act}`);
-          await refresh();
-          say(act === "run-now" ? `${name}: the job ${answer.job_id} is queued.` : `${name} is ${answer.state}.`);
-        },
-      });
-    },
-  },
+  actions: { act: acting(actsOf) },
 };
+
+/**
+ * What can be done to a schedule.
+ *
+ * @param {any} data @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act | false>}
+ */
+function actsOf({ schedule: { name, state } }, { params: { tenant }, session }) {
+  const path = at("tenants", tenant, "schedules", name);
+  const shared = { of: `${name} of ${tenant}`, refused: session.lacks("train") };
+  return {
+    run: {
+      ...shared,
+      label: "Run now",
+      what: "Its job is submitted now, with the rights of your key. Its times stay as they are.",
+      run: () => ask("POST", `${path}/run-now`),
+      said: ({ job_id: job }) => `${name}: the job ${job} is queued.`,
+    },
+    pause: state === "active" && {
+      ...shared,
+      label: "Pause",
+      what: "It submits no more jobs until it is resumed. Jobs that were submitted go on.",
+      run: () => ask("POST", `${path}/pause`),
+    },
+    resume: state !== "active" && {
+      ...shared,
+      label: "Resume",
+      what: "It goes on with the next time from now. Times that passed meanwhile are left out.",
+      run: () => ask("POST", `${path}/resume`),
+    },
+    delete: {
+      ...shared,
+      label: "Delete",
+      what: "It submits no more jobs, and can't be restored. Jobs that were submitted go on.",
+      run: () => ask("DELETE", path),
+      isDestructive: true,
+      next: link(["t", tenant, "schedules"]),
+    },
+  };
+}
 
 /** @param {any} schedule @param {string} tenant */
 function factsView({ cron, timezone, next_at: next, last_at: last, on_drift: rule, retraining, ...schedule }, tenant) {

@@ -13,7 +13,11 @@ export default {
 
   view: (_, { params: { tenant } }) =>
     html`<h1 tabindex="-1">Schedules</h1>
-      <p><a href="${link(["t", tenant, "training"])}">Schedule a training</a></p>
+      <p>
+        Schedule <a href="${link(["t", tenant, "training"])}">a training</a>,
+        <a href="${link(["t", tenant, "search"])}">a search</a> or
+        <a href="${link(["t", tenant, "dataset-prediction"])}">the prediction of a dataset</a>.
+      </p>
       <data-table></data-table>`,
 
   connect(main, _, { params: { tenant }, signal }) {
@@ -21,8 +25,7 @@ export default {
       label: "Schedules",
       key: (schedule) => schedule.name,
       load: ({ limit, cursor }) => ask("GET", at("tenants", tenant, "schedules"), { query: { limit, cursor }, signal }),
-      none: html`There is no schedule. Schedule a training here, another job with
-        <code>mlcore schedules create NAME --tenant ${tenant} --cron "0 3 * * *" -- predict …</code>`,
+      none: "There is no schedule.",
       columns: [
         {
           name: "Schedule",

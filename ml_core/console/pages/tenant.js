@@ -4,6 +4,8 @@ import { ask, at } from "../core/api.js";
 import { subjectOf, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
+import { acting, actsView } from "../parts/acts.js";
+import { selectField } from "../parts/fields.js";
 import { jobProgress } from "../parts/job_progress.js";
 import { openPlacement } from "../parts/placement.js";
 import { badge, button, empty } from "../parts/states.js";
@@ -28,12 +30,16 @@ export default {
       list("jobs", { limit: 8 }),
       list("audit", { descending: true, limit: 10 }),
     ]);
-    const { cell } = tenant;
-    return { cell, pointers, verdicts: verdicts.items, alerts, jobs: jobs.items, changes: changes.items };
+    const { cell, self_test_rows: testRows } = tenant;
+    return { cell, testRows, pointers, verdicts: verdicts.items, alerts, jobs: jobs.items, changes: changes.items };
   },
 
-  view: ({ cell, pointers, verdicts, alerts, jobs, changes }, { params: { tenant }, session }) =>
-    html` <h1 tabindex="-1">${tenant}</h1>
+  view({ cell, testRows, pointers, verdicts, alerts, jobs, changes }, context) {
+    const {
+      params: { tenant },
+      session,
+    } = context;
+    return html` <h1 tabindex="-1">${tenant}</h1>
       <p>
         Served by ${cell === "shared" ? "the shared cell" : html`a cell of its own, ${cell}`}.
         ${session.isOperator && button({ action: "place", text: "Place…", refused: session.cannotOperate() })}
@@ -76,9 +82,17 @@ export default {
               </ul>`
             : empty("Nothing was changed yet.")
         }
-      </section>`,
+      </section>
+      <section>
+        <h2>Policies</h2>
+        <p>New versions keep as their self-test ${TEST_ROWS[testRows]}.</p>
+        ${actsView("Tenant", actsOf({ testRows }, context))}
+      </section>`;
+  },
 
   actions: {
+    act: acting(actsOf),
+
     async place(_, __, { params: { tenant }, signal, refresh, say }) {
       openPlacement(await ask("GET", `${at("tenants", tenant)}/placement`, { signal }), async (said) => {
         await refresh();
@@ -87,6 +101,47 @@ export default {
     },
   },
 };
+
+/** @type {Record<string, string>} */
+const TEST_ROWS = {
+  training: "held-out rows of their training",
+  synthetic: "synthetic rows, with no cell of the data",
+};
+
+/**
+ * What can be done to a tenant.
+ *
+ * @param {any} data @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act | false>}
+ */
+function actsOf({ testRows }, { params: { tenant }, session }) {
+  return {
+    rows: {
+      label: "Self-test rows",
+      of: tenant,
+      refused: session.lacks("admin"),
+      what: "A replica asks a version these rows before it answers with it. Versions that there are keep theirs.",
+      fields: selectField(
+        "self_test_rows",
+        "New versions keep",
+        Object.entries(TEST_ROWS).map(
+          ([value, text]) => html`<option value="${value}" ${value === testRows && html`selected`}>${text}</option>`,
+        ),
+      ),
+      run: (body) => ask("PATCH", at("tenants", tenant), { body }),
+    },
+    remove: session.isOperator && {
+      label: "Delete",
+      of: `the tenant ${tenant}`,
+      refused: session.cannotOperate(),
+      what: "Everything that it has is deleted, permanently: models, datasets, runs, predictions and keys. Its requests are refused at once. Its name stays taken.",
+      typed: tenant,
+      run: () => ask("DELETE", at("tenants", tenant)),
+      isDestructive: true,
+      next: link([]),
+    },
+  };
+}
 
 const MEANINGS = /** @type {Record<string, string>} */ ({
   ok: "As in training.",

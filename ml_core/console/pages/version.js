@@ -1,9 +1,11 @@
 // A version: try it, how good it is, what it looks at, where it is served and in which form, where it came from.
 
-import { ask, at, controlUrl } from "../core/api.js";
+import { ask, at, controlUrl, every } from "../core/api.js";
 import { bytes, counted, number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
+import { actButton, acting, actsView, tagChanges, tagLines } from "../parts/acts.js";
+import { linesField, pairsOf, textField } from "../parts/fields.js";
 import { diagnosticsOf, heldOutView, importancesView } from "../parts/held_out.js";
 import { lineageGraph } from "../parts/lineage.js";
 import { replicasView } from "../parts/replicas.js";
@@ -20,18 +22,31 @@ export default {
     const [found, lineage, training] = await Promise.all(
       [root, `${root}/lineage`, `${root}/training`].map((path) => ask("GET", path, { signal })),
     );
+    const ofTenant = at("tenants", tenant);
     const environments = [...new Set(found.uses.map((use) => use.environment))];
-    const replicasOf = (environment) =>
-      ask("GET", `${at("tenants", tenant, "models", model, "environments", environment)}/replicas`, { signal });
-    const [diagnostics, ...replicas] = await Promise.all([
+    const inEnvironment = (environment, noun, query = {}) =>
+      ask("GET", `${ofTenant}/${at("models", model, "environments", environment)}/${noun}`, { query, signal });
+    const replicasOf = (environment) => inEnvironment(environment, "replicas");
+    const approvals = async () => {
+      const policies = await ask("GET", `${ofTenant}/environments`, { signal });
+      const lists = policies.map(({ environment }) => inEnvironment(environment, "approvals", { version: found.version }));
+      return (await Promise.all(lists)).flat();
+    };
+    const [diagnostics, holds, approved, ...replicas] = await Promise.all([
       diagnosticsOf(tenant, found, signal),
+      every(`${ofTenant}/holds`, { query: { model }, signal }),
+      approvals(),
       ...environments.map((environment) => replicasOf(environment).catch(refusal)),
     ]);
     const served = environments.map((environment, index) => ({ environment, replicas: replicas[index] }));
-    return { version: found, lineage, training, diagnostics, served };
+    const held = holds.filter((hold) => hold.version === found.version);
+    return { version: found, lineage, training, diagnostics, served, held, approved };
   },
 
-  view({ version, lineage, training, diagnostics, served }, { params: { tenant, model } }) {
+  view(data, context) {
+    const { version, lineage, training, diagnostics, served } = data;
+    const { tenant, model } = context.params;
+    const { edit, archive, restore, remove } = actsOf(data, context);
     return html`<p class="quiet"><a href="${link(["t", tenant, "models", model])}">${model}</a></p>
       <h1 tabindex="-1">${model} ${version.version}</h1>
       <p>
@@ -39,6 +54,7 @@ export default {
         ${version.archived_at && badge("archived")} ${words(version.algorithm ?? version.model_type)},
         <when-time datetime="${version.created_at}"></when-time> <span class="quiet">by ${version.created_by}</span>
       </p>
+      ${actsView("Version", { edit, archive, restore, remove })}
       ${
         training.notes.length > 0 &&
         html`<ul class="notes">
@@ -49,6 +65,11 @@ export default {
       <section>
         <h2>Try it</h2>
         <try-it></try-it>
+        <p>
+          <a href="${link(["t", tenant, "dataset-prediction"], { model, version: version.version })}"
+            >Predict a dataset with it</a
+          >
+        </p>
       </section>
       <section>
         <h2>Quality</h2>
@@ -60,6 +81,7 @@ export default {
         <h2>Where it is served</h2>
         ${servedView(served, version, link(["t", tenant, "models", model]))}
       </section>
+      ${keptView(data, actsOf(data, context))}
       <section>
         <h2>Form that answers</h2>
         ${compilationView(version.compilation)}
@@ -101,7 +123,103 @@ export default {
     };
     Object.assign(main.querySelector("try-it") ?? {}, { subject });
   },
+
+  actions: { act: acting(actsOf) },
 };
+
+/**
+ * What can be done to a version.
+ *
+ * @param {any} data @param {import("../main.js").Context} context
+ * @returns {Record<string, import("../parts/acts.js").Act | false>}
+ */
+function actsOf({ version, held }, { params: { tenant, model }, session }) {
+  const root = at("tenants", tenant, "models", model, "versions", version.version);
+  const of = `version ${version.version} of ${model}`;
+  const refused = session.lacks("train");
+  const releases = held.map(({ name }) => [
+    `release ${name}`,
+    {
+      label: "Release",
+      of: `the hold ${name} on ${of}`,
+      refused: session.lacks("admin"),
+      what: "Without a hold it can be deleted and collected, as far as nothing else needs it.",
+      run: () => ask("DELETE", `${root}/${at("holds", name)}`),
+      isDestructive: true,
+    },
+  ]);
+  return {
+    edit: {
+      label: "Tags and notes",
+      of,
+      refused,
+      what: "The version itself never changes. A line that is left out removes a tag; a note replaces one of its name.",
+      fields: html`${linesField("tags", "Tags", tagLines(version.tags), "team=support")}
+      ${linesField("metadata", "Further notes", "", "card=Routes tickets to teams.")}`,
+      async run({ tags, metadata }) {
+        const body = { tags: tagChanges(version.tags, tags), metadata: pairsOf("metadata", metadata) };
+        await ask("PATCH", root, { body });
+      },
+    },
+    hold: {
+      label: "Hold",
+      of,
+      refused,
+      what: "While it is held, it can't be deleted or collected. A key with the scope admin releases it.",
+      fields: html`${textField("name", "Name")} ${textField("reason", "Reason")}`,
+      run: ({ name, reason }) => ask("PUT", `${root}/${at("holds", name)}`, { body: { reason } }),
+    },
+    archive: !version.archived_at && {
+      label: "Archive",
+      of,
+      refused,
+      what: "Lists leave it out until it is restored, or collected some time later.",
+      run: () => ask("POST", `${root}/archive`),
+    },
+    restore: version.archived_at && {
+      label: "Restore",
+      of,
+      refused,
+      what: "Lists have it again.",
+      run: () => ask("POST", `${root}/restore`),
+    },
+    remove: {
+      label: "Delete",
+      of,
+      refused: session.lacks("admin"),
+      what: "It is deleted with its artifact, permanently, unless something needs it. Its name stays taken.",
+      run: () => ask("DELETE", root),
+      isDestructive: true,
+      next: link(["t", tenant, "models", model]),
+    },
+    ...Object.fromEntries(releases),
+  };
+}
+
+/** Who approved it, and why it is kept. @param {any} data @param {Record<string, any>} acts */
+function keptView({ held, approved }, acts) {
+  return html`<section>
+    <h2>Approvals and holds</h2>
+    ${!approved.length && !held.length && html`<p class="quiet">Nobody approved it, and no hold keeps it.</p>`}
+    <ul class="rows">
+      ${approved.map(
+        ({ environment, approver, reason, at: moment }) =>
+          html`<li data-key="approval-${environment}-${approver}">
+            ${badge("passed", "approved")} for <b>${environment}</b> by ${approver},
+            <when-time datetime="${moment}"></when-time> <span class="quiet">${reason}</span>
+          </li>`,
+      )}
+      ${held.map(
+        ({ name, reason, created_by: by, created_at: moment }) =>
+          html`<li data-key="hold-${name}">
+            ${badge("protected", "held")} <b>${name}</b> by ${by}, <when-time datetime="${moment}"></when-time>
+            <span class="quiet">${reason}</span> ${actButton(`release ${name}`, acts[`release ${name}`])}
+          </li>`,
+      )}
+    </ul>
+    ${actsView("Holds", { hold: acts.hold })}
+  </section>`;
+}
 
 /** What is made of a file that a program may have written otherwise. @param {() => ReturnType<typeof html>} view */
 function readable(view) {

@@ -7,7 +7,7 @@ import { link } from "../core/router.js";
 import { metricDiff } from "./metric_diff.js";
 import { problem, refusal } from "./states.js";
 import { table } from "./table.js";
-import { versionField } from "./version_choice.js";
+import { versionField } from "./type_ahead.js";
 
 /**
  * Two versions side by side: those of the address; else the newest beside what is served.

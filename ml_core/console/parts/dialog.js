@@ -1,7 +1,7 @@
 // A dialog: the second step before something is changed. It names what it changes, and shows a refusal in the API's words.
 
 import { html, render } from "../core/html.js";
-import { fieldsOf } from "./fields.js";
+import { fieldsOf, showBeside } from "./fields.js";
 import { problem } from "./states.js";
 
 /** @typedef {ReturnType<typeof html>} Html */
@@ -23,8 +23,9 @@ import { problem } from "./states.js";
  *   Gets its fields by name. An error is shown, and the dialog stays open.
  * @param {(field: HTMLInputElement, redraw: () => void) => void} [options.changed] Called when a field was changed.
  * @param {(redraw: () => void) => void} [options.opened]
+ * @param {HTMLFormElement} [options.behind] A form of the page: it shows what is refused of its fields, and the dialog is closed.
  */
-export function openDialog({ content, submit, changed, opened }) {
+export function openDialog({ content, submit, changed, opened, behind }) {
   const { title } = content();
   // Somebody has clicked twice.
   if ([...document.querySelectorAll("dialog h2")].some((each) => each.textContent === title)) return;
@@ -32,7 +33,7 @@ export function openDialog({ content, submit, changed, opened }) {
   dialog.setAttribute("aria-labelledby", "dialog-title");
   const closed = new AbortController();
   let isBusy = false;
-  /** @type {unknown} */
+  /** @type {unknown} What was refused, unless a field has it. */
   let error;
 
   function redraw() {
@@ -59,6 +60,17 @@ export function openDialog({ content, submit, changed, opened }) {
     );
   }
 
+  /** Whether a field of the dialog has what was refused; else it is above the buttons. @param {HTMLFormElement} form */
+  function isShownIn(form) {
+    const refusal = error;
+    error = undefined;
+    redraw();
+    if (showBeside(form, refusal)) return true;
+    error = refusal;
+    redraw();
+    return false;
+  }
+
   for (const left of ["hashchange", "signed-out"])
     addEventListener(left, () => dialog.close(), { signal: closed.signal });
   dialog.addEventListener("input", (event) => changed?.(/** @type {HTMLInputElement} */ (event.target), redraw));
@@ -73,16 +85,21 @@ export function openDialog({ content, submit, changed, opened }) {
     event.preventDefault();
     if (isBusy || content().refused) return;
     const fields = fieldsOf(/** @type {HTMLElement} */ (event.target));
+    const form = /** @type {HTMLFormElement} */ (event.target);
     [isBusy, error] = [true, undefined];
+    showBeside(form);
     redraw();
     try {
       await submit(fields, redraw, closed.signal);
       dialog.close();
     } catch (refusal) {
       error = refusal;
-    } finally {
-      isBusy = false;
-      if (dialog.open) redraw();
+    }
+    isBusy = false;
+    if (!dialog.open) return;
+    if (!isShownIn(form) && behind && showBeside(behind, error)) {
+      dialog.close();
+      showBeside(behind, error); // the focus goes there
     }
   });
   redraw();

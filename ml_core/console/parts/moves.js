@@ -5,9 +5,10 @@ import { ApiError, ask, at } from "../core/api.js";
 import { words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { openDialog, reasonField } from "./dialog.js";
+import { field } from "./fields.js";
 import { badge, problem } from "./states.js";
 import { facts } from "./table.js";
-import { versionField } from "./version_choice.js";
+import { versionField } from "./type_ahead.js";
 
 /** @typedef {{environment: string, is_protected: boolean}} Policy */
 /** @typedef {{model_id: string, environment: string, version: string | null, generation: number,
@@ -28,6 +29,7 @@ import { versionField } from "./version_choice.js";
  * @property {(choice: Choice) => Record<string, unknown>} [body]
  * @property {boolean} [choosesVersion]
  * @property {boolean} [choosesPercent]
+ * @property {boolean} [choosesSticky]
  * @property {(now: Served, choice: Choice) => string} [gated] The version that the gates are evaluated for.
  * @property {boolean} [isDestructive] Whether an environment loses what it serves.
  */
@@ -50,6 +52,7 @@ export const MOVES = {
     label: "Start canary",
     choosesVersion: true,
     choosesPercent: true,
+    choosesSticky: true,
     isPossible: (now) => now.stable !== null && isPlain(now),
     after: (now, { version, percent }) => ({ ...now, canary: { version, percent } }),
     body: ({ version, percent }) => ({ version, percent }),
@@ -222,6 +225,7 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
       body: html` ${movedMeanwhile && conflictView(movedMeanwhile)}
         ${move.choosesVersion && versionField(at("tenants", tenant, "models", model), choice.version)}
         ${move.choosesPercent && percentField(choice.percent)}
+        ${move.choosesSticky && field("sticky", "Column whose equal values get the same version")}
         ${facts(
           [
             ["Now", servedText(now)],
@@ -239,17 +243,18 @@ export function openMove({ name, tenant, model, environment, pointer, versions, 
   openDialog({
     content,
     opened: look,
-    changed(field, redraw) {
-      if (field.name === "version") {
-        choice.version = field.value;
+    changed(control, redraw) {
+      if (control.name === "version") {
+        choice.version = control.value;
         look(redraw);
-      } else if (field.name === "percent") choice.percent = Number(field.value);
+      } else if (control.name === "percent") choice.percent = Number(control.value);
       else return;
       redraw();
     },
-    async submit({ reason, override }, redraw) {
+    async submit({ reason, override, sticky }, redraw) {
       const body = { ...move.body?.(choice), reason, expected_generation: seen?.generation ?? 0 };
       if (move.gated && override) Object.assign(body, { override });
+      if (sticky) Object.assign(body, { sticky });
       try {
         await done(await ask("POST", `${root}/${move.path}`, { body }));
       } catch (error) {

@@ -13,18 +13,14 @@ const LEAST = 0.1; // what is less is not told apart
  * @param {number} cpus
  * @param {{quota: any, usage: any}} share Of the tenant.
  */
-export function planView({ strategy, options: [chosen, ...others], missing }, cpus, { quota, usage }) {
+export function planView({ strategy, options: [chosen, ...others], missing }, cpus, share) {
   const seconds = chosen.seconds ?? 0;
-  const most = quota.cpu_seconds_per_day;
   return html`${missing.map((text) => html`<p class="problem" role="alert">${text}</p>`)}
     ${facts([
       ["Strategy", words(strategy)],
       ["Takes about", seconds < LEAST ? `less than ${LEAST} s` : duration(seconds)],
       ["Costs about", coreSeconds(cpus * seconds)],
-      [
-        "Used in 24 hours",
-        html`${coreSeconds(usage.cpu_seconds)} ${most !== null && html`<span class="quiet">of ${number(most)}</span>`}`,
-      ],
+      usedFact(share),
     ])}
     <p class="quiet">${chosen.reason}. An estimate is right within a factor of about three.</p>
     <details>
@@ -40,6 +36,12 @@ export function planView({ strategy, options: [chosen, ...others], missing }, cp
       </ul>
     </details>`;
 }
+
+/** What a tenant has used of its quota. @param {{quota: any, usage: any}} share @returns {[string, ReturnType<typeof html>]} */
+export const usedFact = ({ quota: { cpu_seconds_per_day: most }, usage }) => [
+  "Used in 24 hours",
+  html`${coreSeconds(usage.cpu_seconds)} ${most !== null && html`<span class="quiet">of ${number(most)}</span>`}`,
+];
 
 /** @param {number} count */
 export const coreSeconds = (count) =>

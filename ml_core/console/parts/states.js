@@ -2,6 +2,7 @@
 
 import { ApiError } from "../core/api.js";
 import { html } from "../core/html.js";
+import { link } from "../core/router.js";
 
 /** @param {string} title */
 export const loading = (title) =>
@@ -73,6 +74,14 @@ const TONES = /** @type {Record<string, string>} */ ({
 
 /** A state as a word; its colour only repeats it. @param {string} word @param {string} [text] */
 export const badge = (word, text = word) => html`<span class="badge ${TONES[word] ?? "plain"}">${text}</span>`;
+
+/** Shows a list with what is archived, or without. @param {string[]} names Of the page. @param {Record<string, string>} query */
+export const archivedLink = (names, { archived, ...query }) =>
+  html`<p>
+    <a href="${link(names, { ...query, archived: archived ? undefined : "yes" })}"
+      >${archived ? "Leave out what is archived" : "Show what is archived, too"}</a
+    >
+  </p>`;
 
 /**
  * A button that says why it can't be used. It stays focusable, so that the reason can be read.

@@ -9,12 +9,11 @@ from collections import Counter
 
 import pytest
 
-from ml_core.api.app import create_app
 from ml_core.api.examples import BODIES, PATH
+from support.operations import DOCUMENT
 from support.tables import tickets
 from support.waiting import wait_until
 
-DOCUMENT = create_app(None).openapi()
 OPERATIONS = {
     operation["operationId"]: (method.upper(), path, operation)
     for path, methods in DOCUMENT["paths"].items()

@@ -6,12 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ml_core.domain.api_key import Scope
 from support.registry import new_tenant
 
-pytestmark = pytest.mark.alone
 TUTORIAL = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
 

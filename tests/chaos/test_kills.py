@@ -30,7 +30,6 @@ from ml_core.domain.job import JobState
 from ml_core.exceptions import PlatformError
 from ml_core.jobs.submission import Jobs
 from ml_core.models.store import platform_store
-from ml_core.platform.processes import find_marked
 from ml_core.platform.supervisor import Supervisor
 from ml_core.registry.collection.fsck import Checker
 from ml_core.registry.datasets import DatasetRepository
@@ -58,23 +57,9 @@ def victim():
         yield platform, tenant
 
 
-def running(platform):
-    """The platform's processes with their title and arguments, the oldest first."""
-    found = find_marked(platform.settings.platform.home, platform.local.state.session_id)
-    return [(process, words(process)) for process in sorted(found, key=psutil.Process.create_time)]
-
-
-def words(process):
-    """A process's title and arguments; none of one that ended since it was listed."""
-    try:
-        return [process.name(), *process.cmdline()]
-    except psutil.NoSuchProcess:
-        return []
-
-
 def processes_of(platform, name):
-    """Those with a title, or an argument, that begins so."""
-    return [process for process, said in running(platform) if any(part.startswith(name) for part in said)]
+    """The platform's processes with a title, or an argument, that begins so; the oldest first."""
+    return [process for process, words in platform.processes() if any(part.startswith(name) for part in words)]
 
 
 def kill(processes):
@@ -294,7 +279,7 @@ def test_without_its_supervisor_a_platform_is_repaired_by_up(victim):
     assert answers(tenant)
     assert kill(processes_of(platform, "raylet")) == 1
     platform.local.up()
-    wait_until(lambda: answers(tenant))
+    wait_until(lambda: is_answered(tenant))
     wait_until(lambda: platform.local.status().state == "running", 60)
     assert int((platform.settings.platform.home / "supervisor.pid").read_text()) != supervisor
 
@@ -351,7 +336,7 @@ def kill_kind(platform, kind):
     if kind == "postgres":
         count = kill([psutil.Process(postmaster_pid(platform))])
     else:
-        count = kill([process for process, said in running(platform) if VICTIMS[kind] in " ".join(said)])
+        count = kill([process for process, words in platform.processes() if VICTIMS[kind] in " ".join(words)])
     if kind in ("raylet", "postgres"):
         platform.local.up()
     return count

@@ -28,7 +28,6 @@ from support.tables import tickets
 from support.two_nodes import NODES, fitted_on_two_nodes, is_possible
 
 pytestmark = [
-    pytest.mark.alone,
     pytest.mark.timeout(600),  # three trainings, and a node that is missed and found again
     pytest.mark.skipif(not is_possible(), reason="LightGBM listens on all interfaces; no network namespace to be had"),
 ]

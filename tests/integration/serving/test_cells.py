@@ -57,12 +57,6 @@ def serve(platform):
     return serve_api(f"http://127.0.0.1:{state.dashboard_port}", token, state.http_port)
 
 
-def is_routed(tenant):
-    """Whether the dedicated cell has the tenant's URLs; the shared cell lets go of the tenant 20 s later."""
-    found = application(tenant)
-    return found is not None and found.route_prefix == f"/t/{tenant.tenant_id}"
-
-
 def has_moved(tenant):
     return PlacementRepository(tenant.platform.db).get(tenant.tenant_id).has_moved
 
@@ -104,7 +98,7 @@ def test_no_request_fails_while_a_tenant_moves(platform, tenant):
         report.wait_for("1", 50, 30)
         place(tenant, is_dedicated=True)
         wait_until(lambda: has_moved(tenant), MOVE_S)
-        assert is_routed(tenant)
+        assert application(tenant).route_prefix == f"/t/{tenant.tenant_id}"
         wait_until(lambda: seen(platform) == ("running", [dedicated_cell(tenant.tenant_id)]))
         tenant.promote("m", second)
         report.wait_for(second, 50, 30)
@@ -143,7 +137,7 @@ def test_a_burst_gets_another_replica(platform, tenant):
     slow = tenant.train("slow", split_target(measures(), "outcome"), n_estimators=300)
     tenant.promote("slow", slow, wait_for=ROW)
     place(tenant, is_dedicated=True)
-    wait_until(lambda: is_routed(tenant), MOVE_S)
+    wait_until(lambda: has_moved(tenant), MOVE_S)
     bounds = Placement(is_dedicated=True, max_replicas=2, target_ongoing=1)
     with traffic(connect(tenant), "slow", ROW) as report:
         PlacementRepository(platform.db).set(tenant.tenant_id, bounds)
@@ -158,17 +152,17 @@ def test_a_cell_ends_while_nothing_is_asked(platform, tenant):
     """The shared cell answers the next requests, and the cell starts again."""
     placements = PlacementRepository(platform.db)
     placements.set(tenant.tenant_id, Placement(is_dedicated=True, min_replicas=0))
-    wait_until(lambda: is_routed(tenant), MOVE_S)
+    wait_until(lambda: has_moved(tenant), MOVE_S)
     with platform.db.platform() as connection:
         earlier = sa.text("UPDATE mlcore.placements SET requested_at = now() - :ago WHERE tenant_id = :tenant")
         connection.execute(earlier, {"ago": 2 * IDLE_AFTER, "tenant": tenant.tenant_id})
-    wait_until(lambda: application(tenant) is None, MOVE_S)
+    wait_until(lambda: not has_moved(tenant) and application(tenant) is None, MOVE_S)
     with traffic(connect(tenant), "m", ROW) as report:
-        wait_until(lambda: is_routed(tenant), MOVE_S)
+        wait_until(lambda: has_moved(tenant), MOVE_S)
         report.wait_for("2", report.answers["2"] + 50, 30)
     assert report.failures == []
     place(tenant, is_dedicated=False)
-    wait_until(lambda: not has_moved(tenant) and application(tenant) is None, MOVE_S)
+    wait_until(lambda: application(tenant) is None, MOVE_S)
 
 
 def test_of_two_loops_one_acts_and_the_next_ends_the_move(platform, tenant):

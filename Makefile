@@ -11,7 +11,7 @@ PACKAGES := ml_core deployments k8s
 CONSOLE_PACKAGES = $(shell $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["console"])')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test console-test soak lint format lock clean image kind kind-test kind-down
+.PHONY: help install demo up down status test test-platform test-alone console-test soak lint format lock clean image kind kind-test kind-down
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -40,15 +40,18 @@ status: $(READY)  ## Show each part of the platform
 	@$(BIN)/mlcore status
 
 test: $(READY)  ## Run the tests: the embedded Postgres, Ray and Ray Serve are started by themselves
-	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m alone -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not alone and not platform" -n 2 --dist loadfile --no-loadscope-reorder
+	@$(MAKE) --no-print-directory -j 2 test-platform test-alone
+
+test-platform test-alone: test-%: $(READY)  # the folder of unit tests has none of them
+	@$(BIN)/python -m pytest -m $* --ignore tests/unit
 
 console-test: $(READY)  ## Test the console in the distribution's Chromium (on Debian: apt install chromium)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(CONSOLE_PACKAGES)
 	@$(BIN)/python -m pytest tests/console tests/integration/control_api/test_console_files.py -rs
 
 soak: $(READY)  ## Kill processes of jobs 50 times at random moments; each job must end in one version (half an hour)
-	@MLCORE_TEST_KILLS=50 $(BIN)/python -m pytest tests/chaos/test_job_kills.py
+	@MLCORE_TEST_KILLS=50 $(BIN)/python -m pytest tests/chaos/test_kills.py -k a_job
 
 lint: $(READY)  ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

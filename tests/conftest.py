@@ -24,17 +24,16 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker of this folder."""
-    config.addinivalue_line(
-        "markers", "alone: starts Ray or needs its deadlines kept, so only another such runs beside it"
-    )
+    """Name the markers of this folder."""
+    config.addinivalue_line("markers", "alone: needs its deadlines kept; runs apart from the others")
+    config.addinivalue_line("markers", "platform: uses the platform, which one process starts for all of these")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the platform, of which each worker starts one."""
+    """Mark what uses the platform."""
     for item in items:
         if "platform" in getattr(item, "fixturenames", ()):
-            item.add_marker("alone")
+            item.add_marker("platform")
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,19 @@
-"""Processes are killed without warning; the platform serves on where it can, and ``up`` repairs the rest."""
+"""Processes are killed without warning; the platform serves on where it can, and ``up`` repairs the rest.
+
+A job is killed at a random moment, in ``make test`` once: MLCORE_TEST_KILLS=50 makes it 50 kills of one process after
+the other, MLCORE_TEST_SEED other moments.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
+import threading
 import time
+from collections import Counter
 from contextlib import nullcontext, suppress
+from datetime import timedelta
 
 import httpx
 import psutil
@@ -18,9 +26,16 @@ from ml_core.cli.platform import up
 from ml_core.client import MLClient
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.domain.api_key import Scope
+from ml_core.domain.job import JobState
 from ml_core.exceptions import PlatformError
-from ml_core.platform.processes import find_marked
+from ml_core.jobs.submission import Jobs
+from ml_core.models.store import platform_store
 from ml_core.platform.supervisor import Supervisor
+from ml_core.registry.collection.fsck import Checker
+from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.runs import RunRepository
+from ml_core.registry.versions.repository import VersionRepository
 from support.load import load, prediction
 from support.running_platform import running_platform
 from support.tables import measures, split_target
@@ -44,28 +59,14 @@ def victim():
 
 def processes_of(platform, name):
     """The platform's processes with a title, or an argument, that begins so; the oldest first."""
-    state = platform.local.state
-    found = [
-        process
-        for process in find_marked(platform.settings.platform.home, state.session_id)
-        if any(part.startswith(name) for part in words(process))
-    ]
-    return sorted(found, key=lambda process: process.create_time())
+    return [process for process, words in platform.processes() if any(part.startswith(name) for part in words)]
 
 
-def words(process):
-    """A process's title and arguments; none of one that ended since it was listed."""
-    try:
-        return [process.name(), *process.cmdline()]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def kill(*, named, platform):
-    """kill -9 the platform's processes whose title begins so. Returns how many there were."""
-    processes = processes_of(platform, named)
+def kill(processes):
+    """kill -9. Returns how many there were."""
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(processes, timeout=10)
     return len(processes)
 
@@ -93,7 +94,7 @@ def test_a_killed_haproxy_is_back_at_once(victim):
     platform, tenant = victim
     with traffic(clients_of(tenant), "m", ROW) as report:
         keeps_answering(report)
-        assert kill(named="haproxy", platform=platform) >= 1
+        assert kill(processes_of(platform, "haproxy")) >= 1
         wait_until(lambda: is_answered(tenant), 2)
         keeps_answering(report)
     assert all("can't be reached" in failure for failure in report.failures), report.failures
@@ -114,7 +115,7 @@ def test_whoever_minds_haproxy_may_be_killed(victim, process):
     (before,) = processes_of(platform, "ray::HAProxyManager")
     with traffic(clients_of(tenant), "m", ROW) as report:
         keeps_answering(report)
-        assert kill(named=process, platform=platform) >= 1
+        assert kill(processes_of(platform, process)) >= 1
         wait_until(lambda: before not in processes_of(platform, "ray::HAProxyManager"), 60)
         wait_until(lambda: len(processes_of(platform, "deployments.haproxy")) == 1, 60)
         keeps_answering(report)
@@ -137,7 +138,7 @@ def test_without_a_replica_the_deadline_is_kept(victim):
     """Each request gets an answer in the platform's shape, little later than it asked for, until Serve has new ones."""
     platform, tenant = victim
     wait_until(lambda: len(processes_of(platform, CELL)) == 2, 60)
-    assert kill(named=CELL, platform=platform) == 2
+    assert kill(processes_of(platform, CELL)) == 2
     headers = {"authorization": f"Bearer {tenant.key}", "x-request-timeout-ms": "1000"}
     url = f"{platform.url}/t/acme/models/m/predict"
     statuses = []
@@ -260,7 +261,7 @@ def test_a_killed_ray_is_back_by_itself(victim):
     """kill -9 of Ray leaves orphans; the supervisor ends them and starts anew, with all keys and models."""
     platform, tenant = victim
     before = platform.local.state
-    assert kill(named="raylet", platform=platform) + kill(named="gcs_server", platform=platform) >= 1
+    assert kill([*processes_of(platform, "raylet"), *processes_of(platform, "gcs_server")]) >= 1
     wait_until(lambda: platform.local.state not in (None, before), 60)
     wait_until(lambda: is_answered(tenant), 120)
     wait_until(lambda: platform.local.status().state == "running", 60)
@@ -276,9 +277,9 @@ def test_without_its_supervisor_a_platform_is_repaired_by_up(victim):
     wait_until(lambda: not platform.local.status().supervisor)
     assert platform.local.status().state == "degraded"
     assert answers(tenant)
-    assert kill(named="raylet", platform=platform) == 1
+    assert kill(processes_of(platform, "raylet")) == 1
     platform.local.up()
-    wait_until(lambda: answers(tenant))
+    wait_until(lambda: is_answered(tenant))
     wait_until(lambda: platform.local.status().state == "running", 60)
     assert int((platform.settings.platform.home / "supervisor.pid").read_text()) != supervisor
 
@@ -301,3 +302,80 @@ def test_the_verb_says_that_it_runs_already(victim, capsys, monkeypatch):
     assert f"runs already at {platform.url}" in "".join(capsys.readouterr().out.splitlines())
     with pytest.raises(PlatformError, match=platform.url):
         up(port=platform.settings.platform.http_port + 1)
+
+
+WITHIN_S = 240.0
+PHASES = ("submitted", "starting", "fit", "register")
+LATEST_S = 1.5
+"""After the beginning of a phase."""
+VICTIMS = {
+    "raylet": "raylet",
+    "worker": "ml_core.jobs.worker",
+    "driver": "JobSupervisor",
+    "dispatcher": "ServeReplica:control-loop",
+    "postgres": None,
+}
+"""Kinds of processes, with words of their title."""
+KILLS = int(os.environ.get("MLCORE_TEST_KILLS", "1"))
+SEED = int(os.environ.get("MLCORE_TEST_SEED", "4"))
+"""By itself that of a kill while the job starts."""
+TRAINING = {
+    "dataset": "m",
+    "target": "outcome",
+    "hyperparameters": {"algorithm": "random_forest", "n_estimators": 400},
+}
+
+
+def has_reached(job, phase):
+    """Whether a job is in a phase, or after it."""
+    return phase == "submitted" or job.is_final or phase in (job.state.value, job.progress.get("stage"))
+
+
+def kill_kind(platform, kind):
+    """kill -9 a kind of process, and what a person does afterwards; how many were killed."""
+    if kind == "postgres":
+        count = kill([psutil.Process(postmaster_pid(platform))])
+    else:
+        count = kill([process for process, words in platform.processes() if VICTIMS[kind] in " ".join(words)])
+    if kind in ("raylet", "postgres"):
+        platform.local.up()
+    return count
+
+
+@pytest.mark.timeout(7_200)
+def test_a_job_whose_processes_are_killed_ends_in_one_version(victim, capsys):
+    """Once, promoted once; nothing is left of the attempts that were lost."""
+    platform, _ = victim
+    tenant_id = platform.tenant("jobs").tenant_id
+    DatasetRepository(platform.db, tenant_id).create("m", measures(600))
+    jobs = Jobs(platform.db, tenant_id)
+    moments, killed = random.Random(SEED), Counter()
+    for number in range(KILLS):
+        kind = [*VICTIMS][number % len(VICTIMS)]
+        job_id = jobs.train(f"m{number}", TRAINING, promote_to="production").job_id
+        phase, after_s = moments.choice(PHASES), moments.uniform(0.0, LATEST_S)
+        wait_until(lambda job_id=job_id, phase=phase: has_reached(jobs.get(job_id), phase), WITHIN_S)
+        threading.Event().wait(after_s)  # the moment is the test's own choice: nothing is waited for
+        before = jobs.get(job_id)
+        found = kill_kind(platform, kind)
+        killed[kind, before.progress.get("stage", before.state.value) if found else "not there"] += 1
+        job = wait_until(lambda job_id=job_id: (seen := jobs.get(job_id)).is_final and seen, WITHIN_S)
+        assert job.state is JobState.SUCCEEDED, (kind, phase, after_s, job.error, jobs.log(job_id).text)
+        refuse_leftovers(platform, job)
+    counted = ", ".join(f"{who} {when} {n}" for (who, when), n in sorted(killed.items()))
+    with capsys.disabled():
+        print(f"{KILLS} kills, seed {SEED}: {counted}")  # noqa: T201 - the figure
+    wait_until(lambda: not processes_of(platform, "ml_core.jobs.worker"), WITHIN_S)
+    grace = timedelta(seconds=platform.settings.collection.grace_s)
+    assert list(Checker(platform.db, platform_store(platform.settings), grace).check(tenant_id)) == []
+
+
+def refuse_leftovers(platform, job):
+    model_id, tenant_id = str(job.spec["model_id"]), job.tenant_id
+    (version,) = VersionRepository(platform.db, tenant_id).list(model_id).items
+    assert (version.version, job.result["version"]) == ("1", "1")
+    moves = EnvironmentRepository(platform.db, tenant_id).history(model_id, "production").items
+    assert [move.version for move in moves] == ["1"]
+    mine = RunRepository(platform.db, tenant_id).search(model_id).items
+    assert not [run.run_id for run in mine if run.status.value == "running"]
+    assert [run.run_id for run in mine if run.status.value == "finished"] == [version.lineage.run_id]

@@ -1,4 +1,4 @@
-"""Postgres goes away for 20 seconds while programs write: clear errors, nothing lost or doubled, no restart needed."""
+"""Postgres goes away while programs write: clear errors, nothing lost or doubled, no restart needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from ml_core.registry.versions.repository import VersionRepository
 from support.registry import artifact_of, draft, settings_for, temporary_home
 from support.waiting import wait_until
 
-OUTAGE_S = 20.0
 WRITERS = 4
 ACME = TenantId("acme")
 LONGEST_ANSWER_S = 15.0  # connect timeout 5 s, and a pause for a busy machine
@@ -68,8 +67,8 @@ def test_writers_survive_an_outage() -> None:
         try:
             wait_until(lambda: all(writer.succeeded >= 10 for writer in writers), 30)
             EmbeddedServer(home).stop()
-            gone_at = time.monotonic()
-            wait_until(lambda: time.monotonic() - gone_at > OUTAGE_S, OUTAGE_S + 10)
+            # The first error may be of a connection that was open; the next is of one that can not be made.
+            wait_until(lambda: all(len(writer.errors) >= 2 for writer in writers), 30)
             before = [writer.succeeded for writer in writers]
             EmbeddedServer(home).start()
             wait_until(

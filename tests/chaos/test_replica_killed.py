@@ -61,7 +61,7 @@ finally:
 
 
 @dataclass
-class Platform:
+class Registry:
     """A registry with two tenants that serve a model and keep different parts of what is answered."""
 
     db: DatabaseConnection
@@ -103,7 +103,7 @@ class Platform:
 
 
 @pytest.fixture
-def platform() -> Iterator[Platform]:
+def registry() -> Iterator[Registry]:
     with temporary_home() as home, DatabaseConnection(settings=settings_for(home)) as db:
         keys = {}
         for tenant_id, policy in ((ACME, PredictionPolicy.DIGEST), (GLOBEX, PredictionPolicy.INPUTS)):
@@ -116,14 +116,14 @@ def platform() -> Iterator[Platform]:
             environments = EnvironmentRepository(db, tenant_id)
             environments.promote(MODEL, VersionId(trained["version"]), PRODUCTION, actor="test", reason="test")
             keys[tenant_id] = str(KeyRepository(db, tenant_id).create("test", frozenset({Scope.PREDICT})))
-        yield Platform(db, keys)
+        yield Registry(db, keys)
 
 
 @dataclass
 class Load:
     """Clients of both tenants, until their connection breaks. The requests of one of them are rendered on a thread."""
 
-    platform: Platform
+    registry: Registry
     port: int
     rows: int = 1
     answered: list[tuple[str, str]] = field(default_factory=list)
@@ -144,7 +144,7 @@ class Load:
     def _ask(self, tenant_id: TenantId, rows: int) -> None:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         body = json.dumps({"rows": [ROW] * rows})
-        headers = {"authorization": f"Bearer {self.platform.keys[tenant_id]}"}
+        headers = {"authorization": f"Bearer {self.registry.keys[tenant_id]}"}
         try:
             while True:
                 connection.request("POST", f"/t/{tenant_id}/models/{MODEL}/predict", body, headers)
@@ -165,42 +165,42 @@ class Load:
 
 
 @pytest.mark.parametrize("flush_s", [1000, 0.02], ids=["before its first write", "among its writes"])
-def test_what_a_killed_replica_answered_is_in_the_log_once(platform, flush_s):
+def test_what_a_killed_replica_answered_is_in_the_log_once(registry, flush_s):
     """Two successors start at once: one of them writes each file, and nothing is left behind."""
-    with platform.replica("victim", flush_s=flush_s) as (process, port), Load(platform, port) as load:
+    with registry.replica("victim", flush_s=flush_s) as (process, port), Load(registry, port) as load:
         load.kill_after(3000, process)
-    before = len(platform.logged())
+    before = len(registry.logged())
     assert (before == 0) == (flush_s == 1000)
-    assert platform.spooled()
+    assert registry.spooled()
     with ExitStack() as stack:
         for name in ("one", "two"):
-            stack.enter_context(platform.replica(name))
-        wait_until(lambda: not set(load.answered) - set(platform.logged()))
-    logged = platform.logged()
+            stack.enter_context(registry.replica(name))
+        wait_until(lambda: not set(load.answered) - set(registry.logged()))
+    logged = registry.logged()
     # An answer that was spooled and not sent is in the log too.
     assert len(load.answered) <= len(logged) <= len(load.answered) + CONNECTIONS - 1 + MANY
-    assert platform.counted() == 0
-    assert platform.spooled() == []
+    assert registry.counted() == 0
+    assert registry.spooled() == []
 
 
-def test_what_is_answered_without_the_registry_survives_a_kill(platform):
+def test_what_is_answered_without_the_registry_survives_a_kill(registry):
     """Postgres is away, the spool overflows, the replica is killed, Postgres is back: rows and counts are there."""
-    with platform.replica("victim", flush_s=0.05, queue_mb=4) as (process, port), Load(platform, port, MANY) as load:
+    with registry.replica("victim", flush_s=0.05, queue_mb=4) as (process, port), Load(registry, port, MANY) as load:
         wait_until(lambda: len(load.answered) >= 200)
-        EmbeddedServer(platform.db.settings.platform.home).stop()
+        EmbeddedServer(registry.db.settings.platform.home).stop()
         wait_until(lambda: health(port)["lost"], 60)
         load.kill_after(len(load.answered) + 500, process)
-    EmbeddedServer(platform.db.settings.platform.home).start()
-    with platform.replica("successor"):
-        wait_until(lambda: len(platform.logged()) + platform.counted() >= len(load.answered))
-    logged, counted = platform.logged(), platform.counted()
+    EmbeddedServer(registry.db.settings.platform.home).start()
+    with registry.replica("successor"):
+        wait_until(lambda: len(registry.logged()) + registry.counted() >= len(load.answered))
+    logged, counted = registry.logged(), registry.counted()
     assert counted > 0
     # Of each answer that is missing, the count admits it.
     known = set(logged)
     missing = sum(each not in known for each in load.answered)
     assert missing <= counted
     assert len(logged) + counted <= len(load.answered) + CONNECTIONS * MANY
-    assert platform.spooled() == []
+    assert registry.spooled() == []
 
 
 def health(port: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import orjson
 import psutil
 import pytest
 
-from ml_core.platform.processes import find_marked
 from support.tables import measures
 
 ROW = measures(1).drop(columns=["outcome"]).iloc[0].to_dict()
@@ -38,10 +37,9 @@ def listening_ports(process):
 @pytest.fixture(scope="module")
 def ports(platform, globex):
     """The ingress, and each listener of a replica that answers the prediction plane."""
-    state = platform.local.state
     found = [urlsplit(platform.url).port]
-    for process in find_marked(platform.settings.platform.home, state.session_id):
-        if "ServeReplica" not in " ".join(process.cmdline()):
+    for process, words in platform.processes():
+        if "ServeReplica" not in " ".join(words):
             continue
         found += [port for port in listening_ports(process) if answers(port, globex.key)]
     assert len(found) == 3

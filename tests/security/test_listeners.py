@@ -9,31 +9,28 @@ from pathlib import Path
 
 import psutil
 
-from ml_core.platform.processes import find_marked
-
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 _ROW = re.compile(r"^\| (`.+`) \| (loopback|all interfaces) \|", re.MULTILINE)
 
 
-def program_of(process: psutil.Process) -> str:
+def program_of(name: str, title: str) -> str:
     """What a process is: Ray's title up to the first detail, the script of a Python program, else its name."""
-    title = " ".join(process.cmdline())
     if found := re.match(r"ray::\w+|ray-dashboard-\w+", title):
         return found[0]
-    if process.name().startswith("python"):
+    if name.startswith("python"):
         found = re.search(r" -m (\S+)|(\w+\.py)\b", title)
         return (found[1] or found[2]) if found else title
-    return process.name()
+    return name
 
 
 def listeners(platform) -> set[tuple[str, str]]:
     """Program and reach of each listening socket of the platform's processes."""
     found = set()
-    for process in find_marked(platform.settings.platform.home, platform.local.state.session_id):
+    for process, (name, *arguments) in platform.processes():
         with contextlib.suppress(psutil.NoSuchProcess):
             for connection in process.net_connections("tcp"):
                 if connection.status == psutil.CONN_LISTEN:
-                    found.add((program_of(process), reach_of(connection.laddr.ip)))
+                    found.add((program_of(name, " ".join(arguments)), reach_of(connection.laddr.ip)))
     return found
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
@@ -48,6 +50,14 @@ class RunningPlatform:
         """A new key of a tenant."""
         return str(KeyRepository(self.db, tenant_id).create("test", frozenset(scopes)))
 
+    def processes(self) -> list[tuple[psutil.Process, list[str]]]:
+        """Its processes with their title and arguments, the oldest first; none that ended since it was listed."""
+        state, found = self.local.state, []
+        for process in find_marked(self.settings.platform.home, state and state.session_id):
+            with suppress(psutil.NoSuchProcess):
+                found.append((process, [process.name(), *process.cmdline()]))
+        return sorted(found, key=lambda each: each[0].create_time())
+
 
 @dataclass
 class TestTenant:
@@ -65,11 +75,12 @@ class TestTenant:
         return VersionId(trainer.train(model, None, data, hyperparameters=hyperparameters)["version"])
 
     def promote(self, model: str, version: str, *, wait_for: Mapping[str, Any] | None = None) -> None:
-        """Point production to a version; with a row, wait until that version answers it."""
+        """Point production to a version; with a row, wait until that version answers it on each replica."""
         repository = EnvironmentRepository(self.platform.db, self.tenant_id)
         repository.promote(ModelId(model), VersionId(version), PRODUCTION, actor="test", reason="test")
         if wait_for is not None:
-            wait_until(lambda: self.predict(model, [wait_for]).json().get("version") == version)
+            answers = partial(self.predict, model, [wait_for])  # the ingress takes turns
+            wait_until(lambda: all(answers().json().get("version") == version for _ in range(10)))
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """GET under the tenant's prefix, with its key."""

@@ -52,6 +52,7 @@ def fitted_on_two_nodes(requests: dict[str, TrainingRequest], home: Path, folder
         "MLCORE_HOME": str(home),
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_raylet_start_wait_time_s": "120",  # as long as a busy machine needs
         "RAY_worker_niceness": "0",
     }
     command = [*_NAMESPACE, sys.executable, "-m", "support.two_nodes", folder / "requests", folder / "results"]

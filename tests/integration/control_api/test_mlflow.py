@@ -20,8 +20,6 @@ from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository
 from support.mlflow_client import run_mlflow
 
-pytestmark = pytest.mark.alone  # a process that imports half a dozen packages, beside a server
-
 _SCRIPTS = Path(support.__file__).parent
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -13,10 +13,10 @@ import pytest
 from ml_core.api.app import PREFIX, create_app
 from ml_core.api.examples import BODIES, PATH
 from ml_core.client.inprocess import InProcessTransport
+from support.operations import DOCUMENT
 from support.tables import tickets
 from support.waiting import wait_until
 
-DOCUMENT = create_app(None).openapi()
 OPERATIONS = {
     operation["operationId"]: (method.upper(), path, operation)
     for path, methods in DOCUMENT["paths"].items()

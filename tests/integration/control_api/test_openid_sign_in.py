@@ -51,7 +51,7 @@ def fresh(issuer: Issuer) -> Issuer:
 
 
 @pytest.fixture
-def platform(db, fresh) -> Iterator[Callable[..., str]]:
+def platforms(db, fresh) -> Iterator[Callable[..., str]]:
     """Makes platforms that sign in at the issuer; their addresses."""
     running = []
 
@@ -70,10 +70,10 @@ def platform(db, fresh) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def browsers(platform) -> Iterator[Browser]:
+def browsers(platforms) -> Iterator[Browser]:
     """Makes browsers of a platform, each with cookies of its own."""
     opened = []
-    one = platform()
+    one = platforms()
 
     def make(address: str = one) -> httpx.Client:
         opened.append(httpx.Client(base_url=address, trust_env=False, timeout=30))
@@ -115,10 +115,10 @@ def refused(answer: httpx.Response, *words: str, status: int = 401) -> None:
     assert re.findall(r'<a href="([^"]+)"', answer.text) == ["/api/console/"]
 
 
-def test_it_is_offered_where_it_is_configured(browser, platform, browsers, control):
+def test_it_is_offered_where_it_is_configured(browser, platforms, browsers, control):
     """Whoever asks needs no key."""
     assert browser.get(f"{PATH}/methods").json() == {"openid": True}
-    keys_only = browsers(platform(client_id=None, client_secret=None))
+    keys_only = browsers(platforms(client_id=None, client_secret=None))
     for other in (keys_only, control):
         assert other.get(f"{PATH}/methods").json() == {"openid": False}
         refused(other.get(BEGIN), "no sign-in with OpenID Connect", status=400)
@@ -174,9 +174,9 @@ def test_a_session_is_no_longer_than_a_day_of_work(browser, fresh, tenant_id):
     assert f"Max-Age={SESSION_S};" in answer.headers["set-cookie"]
 
 
-def test_it_ends_with_its_token(fresh, platform, browsers, tenant_id):
+def test_it_ends_with_its_token(fresh, platforms, browsers, tenant_id):
     """Also in a browser that keeps the cookie."""
-    browser = browsers(platform(leeway_s=0))
+    browser = browsers(platforms(leeway_s=0))
     expires_at = int(time.time()) + 5
     answer = sign_in(browser, fresh, tenant=tenant_id, exp=expires_at)
     kept = {"cookie": f"{COOKIE}={answer.cookies[COOKIE]}"}
@@ -201,15 +201,15 @@ def test_a_token_of_several_tenants_enters_each(browser, fresh, db, tenant_id, o
         refused(sign_in(browser, fresh, **nothing), "token for ada names no tenant", "the claim tenant")
 
 
-def test_a_client_may_have_no_secret(fresh, platform, browsers, tenant_id):
+def test_a_client_may_have_no_secret(fresh, platforms, browsers, tenant_id):
     """Then PKCE alone binds the code to the browser that asked for it."""
     fresh.is_public = True
-    assert sign_in(browsers(platform(client_secret=None)), fresh, tenant=tenant_id).status_code == 303
+    assert sign_in(browsers(platforms(client_secret=None)), fresh, tenant=tenant_id).status_code == 303
 
 
-def test_an_id_token_does_where_it_is_for_the_platform(fresh, platform, browsers, tenant_id):
+def test_an_id_token_does_where_it_is_for_the_platform(fresh, platforms, browsers, tenant_id):
     """Many issuers have access tokens for themselves only."""
-    own = browsers(platform(audience=CONSOLE[0]))
+    own = browsers(platforms(audience=CONSOLE[0]))
     for opaque in ("ya29.opaque", fresh.sign(fresh.standard(aud="another program"))):
         fresh.granted = {"access_token": opaque}
         fresh.id_claims = {"tenant": tenant_id, "scope": "mlcore:read"}
@@ -382,10 +382,10 @@ def test_an_issuer_that_answers_anything_is_no_error_of_ours(browser, fresh, ten
     assert ("retry-after" in answer.headers) == (status == 503)
 
 
-def test_an_issuer_that_is_away_is_said_to_be(fresh, browser, tenant_id, platform, browsers):
+def test_an_issuer_that_is_away_is_said_to_be(fresh, browser, tenant_id, platforms, browsers):
     """Before, and between: what was read of it stays in use. A platform that never read anything can't begin."""
     fresh.claims = {"tenant": tenant_id}
-    new = browsers(platform())
+    new = browsers(platforms())
     back = fresh.log_in(begin(browser))
     fresh.stop()
     try:
@@ -429,10 +429,10 @@ def test_a_slow_issuer_keeps_nobody_waiting(fresh, browser, browsers, tenant_id,
         ("token_endpoint", 7),
     ],
 )
-def test_endpoints_are_protected_addresses(fresh, platform, browsers, field, value):
+def test_endpoints_are_protected_addresses(fresh, platforms, browsers, field, value):
     """No secret is sent to another, and no browser; tokens of programs are accepted all the same."""
     fresh.discovery = {field: value}
-    one = browsers(platform())
+    one = browsers(platforms())
     answer = one.get(BEGIN)
     if field == "token_endpoint":
         answer = one.get(fresh.log_in(answer.headers["location"]))
@@ -541,10 +541,10 @@ def test_another_host_is_no_redirect_of_ours(browser, fresh, host):
         assert answer.status_code == 400
 
 
-def test_nothing_is_kept_of_an_attempt(db, fresh, tenant_id, platform, browsers):
+def test_nothing_is_kept_of_an_attempt(db, fresh, tenant_id, platforms, browsers):
     """Another process of the platform finishes what one began."""
     fresh.claims = {"tenant": tenant_id}
-    first, second = browsers(platform()), browsers(platform())
+    first, second = browsers(platforms()), browsers(platforms())
     place = begin(first)
     kept = {"cookie": f"{ATTEMPT_COOKIE}={first.cookies[ATTEMPT_COOKIE]}"}
     back = fresh.log_in(place)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import closing
 from functools import partial
 from urllib.parse import urlsplit
@@ -22,7 +20,6 @@ from ml_core.domain.placement import IDLE_AFTER, Placement, dedicated_cell
 from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.inference.edge.grpc_messages import MESSAGES
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
-from ml_core.platform.processes import find_marked
 from ml_core.platform.ray_cluster import read_token
 from ml_core.registry.placements import PlacementRepository
 from support.tables import measures, split_target
@@ -64,12 +61,17 @@ def has_moved(tenant):
     return PlacementRepository(tenant.platform.db).get(tenant.tenant_id).has_moved
 
 
+def seen(platform):
+    """Its state and its dedicated cells, whose replicas report at their own times."""
+    status = platform.local.status()
+    return status.state, list(status.dedicated)
+
+
 def kill_the_loop(platform):
     """kill -9 of the process of the control loop."""
-    found = find_marked(platform.settings.platform.home, platform.local.state.session_id)
-    loops = [each for each in found if each.name().startswith("ray::ServeReplica:control-loop")]
+    loops = [each for each, (name, *_) in platform.processes() if name.startswith("ray::ServeReplica:control-loop")]
     for process in loops:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
     psutil.wait_procs(loops, timeout=10)
     return len(loops)
 
@@ -97,8 +99,7 @@ def test_no_request_fails_while_a_tenant_moves(platform, tenant):
         place(tenant, is_dedicated=True)
         wait_until(lambda: has_moved(tenant), MOVE_S)
         assert application(tenant).route_prefix == f"/t/{tenant.tenant_id}"
-        dedicated = platform.local.status()
-        assert (dedicated.state, list(dedicated.dedicated)) == ("running", [dedicated_cell(tenant.tenant_id)])
+        wait_until(lambda: seen(platform) == ("running", [dedicated_cell(tenant.tenant_id)]))
         tenant.promote("m", second)
         report.wait_for(second, 50, 30)
         assert version_by_grpc(tenant) == second
@@ -117,8 +118,8 @@ def test_a_cell_that_can_not_load_its_tenant_takes_no_route(platform, tenant):
     try:
         place(tenant, is_dedicated=True)
         wait_until(lambda: application(tenant) is not None and application(tenant).status == "RUNNING", MOVE_S)
-        replicas = platform.local.status().replicas
-        assert [each.failed > 0 for each in replicas if each.cell == dedicated_cell(tenant.tenant_id)] == [True]
+        own = dedicated_cell(tenant.tenant_id)
+        wait_until(lambda: [each.failed > 0 for each in platform.local.status().replicas if each.cell == own] == [True])
         assert application(tenant).route_prefix == f"/warming/{tenant.tenant_id}"
         assert tenant.predict("m", [ROW]).status_code == 200
         path = f"{platform.url}/warming/{tenant.tenant_id}/t/{tenant.tenant_id}/models/m/predict"

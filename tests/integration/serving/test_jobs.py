@@ -22,7 +22,6 @@ from ml_core.ids import TenantId
 from ml_core.jobs.ray_jobs import RayJobRunner
 from ml_core.jobs.submission import Jobs
 from ml_core.platform.ports import free_ports
-from ml_core.platform.processes import find_marked
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.trainer import Trainer
@@ -49,13 +48,10 @@ def client(platform: RunningPlatform) -> Iterator[MLClient]:
 
 def process_of(platform: RunningPlatform, run_id: str) -> psutil.Process:
     """The process of a run."""
-    home, state = platform.settings.platform.home, platform.local.state
-    assert state is not None
 
     def look() -> psutil.Process | None:
-        for process in find_marked(home, state.session_id):
-            command = process.cmdline()
-            if "ml_core.jobs.worker" in command and run_id in command and "sh" not in command[0]:
+        for process, words in platform.processes():
+            if "ml_core.jobs.worker" in words and run_id in words and "sh" not in words[1]:
                 return process
         return None
 
@@ -195,11 +191,7 @@ def _check_secrets(platform: RunningPlatform, process: psutil.Process) -> None:
 
 
 def _kill_control_loop(platform: RunningPlatform) -> None:
-    home, state = platform.settings.platform.home, platform.local.state
-    assert state is not None
     (actor,) = [
-        process
-        for process in find_marked(home, state.session_id)
-        if any("ServeReplica:control-loop" in word for word in process.cmdline())
+        process for process, words in platform.processes() if any("ServeReplica:control-loop" in word for word in words)
     ]
     actor.kill()

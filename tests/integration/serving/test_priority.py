@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 
 from ml_core.cli.console import in_background
-from ml_core.platform.processes import find_marked
 
 
 def test_serving_comes_before_a_training(platform):
     """Cells and the ingress have the priority of the platform's owner, the control API and a training lower ones."""
-    found = find_marked(platform.settings.platform.home, platform.local.state.session_id)
-    titles = {process: " ".join([process.name(), *process.cmdline()]) for process in found}
+    found = platform.processes()
     serving = [
         process.nice()
-        for process, title in titles.items()
-        if process.name() == "haproxy" or "ray::ServeReplica:shared" in title
+        for process, words in found
+        if words[0] == "haproxy" or "ray::ServeReplica:shared" in " ".join(words)
     ]
-    (control,) = [process.nice() for process, title in titles.items() if "ray::ServeReplica:control:" in title]
+    (control,) = [process.nice() for process, words in found if "ray::ServeReplica:control:" in " ".join(words)]
     assert len(serving) == 3
     with in_background():
         training = os.getpriority(os.PRIO_PROCESS, 0)

@@ -33,7 +33,6 @@ from ml_core.training.trainer import Trainer
 from support.registry import new_tenant
 from support.tables import measures, tickets
 
-pytestmark = pytest.mark.alone
 CORES = 2
 TOLERANCE = 1e-9
 

@@ -16,16 +16,16 @@ from ml_core.api.operation import Operation
 from ml_core.cli.actions import command_of
 from ml_core.cli.main import app
 from ml_core.exceptions import Action
+from support.operations import DOCUMENT
 
 SOURCE = Path(ml_core.__file__).parent
 
 
 def operations() -> dict[str, set[str]]:
     """Operation id → the names of its parameters and of the fields of its body."""
-    document = create_app(None).openapi()
-    schemas = document["components"]["schemas"]
+    schemas = DOCUMENT["components"]["schemas"]
     found = {}
-    for methods in document["paths"].values():
+    for methods in DOCUMENT["paths"].values():
         for described in methods.values():
             names = {parameter["name"] for parameter in described.get("parameters", ())}
             content = described.get("requestBody", {}).get("content", {}).get("application/json", {})

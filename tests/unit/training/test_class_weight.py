@@ -18,12 +18,17 @@ from support.tables import measures, split_target
 
 X, OUTCOME = split_target(measures(), "outcome")
 WEIGHTED = ("random_forest", "extra_trees", "gradient_boosting", "logistic_regression", "linear_svm", "ridge")
+SIZES = {
+    "random_forest": {"n_estimators": 9},
+    "extra_trees": {"n_estimators": 9},
+    "gradient_boosting": {"max_iter": 9},
+}
 
 
 def fit(labels, class_weight, algorithm="logistic_regression"):
     """Fit with the outcomes renamed to two labels."""
     y = [labels[value == "yes"] for value in OUTCOME]
-    hyperparameters = {"algorithm": algorithm, "class_weight": class_weight}
+    hyperparameters = {"algorithm": algorithm, "class_weight": class_weight, **SIZES.get(algorithm, {})}
     return fit_model(TrainingRequest(ModelId("m"), "classification", (X, y), hyperparameters=hyperparameters))
 
 

@@ -199,18 +199,21 @@ def test_a_cross_validation_that_fails_costs_no_training() -> None:
 
 
 @pytest.mark.parametrize("labels", [["yes", "no"], ["0", "1"], [0, 1], [False, True], [1, 2]], ids=str)
-@pytest.mark.parametrize("algorithm", ["logistic_regression", "gradient_boosting", "random_forest"])
-@pytest.mark.parametrize("method", list(Calibration))
-def test_class_weights_can_be_calibrated(labels: list[Any], algorithm: str, method: Calibration) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "size"),
+    [("logistic_regression", {}), ("gradient_boosting", {"max_iter": 9}), ("random_forest", {"n_estimators": 9})],
+)
+def test_class_weights_can_be_calibrated(labels: list[Any], algorithm: str, size: dict[str, int]) -> None:
     """Whatever the classes are called; where the numbers of classes are names of others, it is refused."""
     X, y = table(200)
     target = pd.Series([labels[value == "class 1"] for value in y])
-    hyperparameters = {"algorithm": algorithm, "class_weight": {str(labels[1]): 5.0}}
+    hyperparameters = {"algorithm": algorithm, "class_weight": {str(labels[1]): 5.0}, **size}
     if labels == [1, 2] and algorithm != "gradient_boosting":
         with pytest.raises(TrainingError, match="can't be used with a calibration"):
-            fit(X, target, hyperparameters, calibration=method)
+            fit(X, target, hyperparameters, calibration=Calibration.SIGMOID)
     else:
-        assert fit(X, target, hyperparameters, calibration=method).metrics["validation"]["accuracy"] > 0.5
+        found = fit(X, target, hyperparameters, calibration=Calibration.SIGMOID)
+        assert found.metrics["validation"]["accuracy"] > 0.5
 
 
 def test_rare_classes_are_kept() -> None:

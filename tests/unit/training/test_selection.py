@@ -85,11 +85,11 @@ def test_a_named_algorithm_stays_as_it_is(hyperparameters: dict[str, Any], wante
 
 def test_hyperparameters_of_auto_are_those_of_all_candidates() -> None:
     """One that a candidate lacks is refused before data is read."""
-    fitted = fit_model(request(NUMBERS, LINE, hyperparameters={"algorithm": "auto", "class_weight": "balanced"}))
+    given = {"algorithm": "auto", "class_weight": "balanced", "random_state": np.random.RandomState(0)}
+    fitted = fit_model(request(NUMBERS, LINE, hyperparameters=given))
     assert fitted.effective_hyperparameters["class_weight"] == "balanced"
     assert all("class_weight" not in each["hyperparameters"] for each in entries(fitted))  # given, so recorded as such
-    without_json = {"algorithm": "auto", "random_state": np.random.RandomState(0)}
-    assert json.dumps(fit_model(request(NUMBERS, LINE, hyperparameters=without_json)).selection)
+    assert json.dumps(fitted.selection)  # also of a random state, which has no JSON
     with pytest.raises(TrainingError, match="LogisticRegression has no hyperparameter 'max_depth'"):
         fit_model(
             request(None, LINE, model_type="classification", hyperparameters={"algorithm": "auto", "max_depth": 3})

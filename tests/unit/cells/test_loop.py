@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -25,5 +26,5 @@ def test_a_failure_is_logged_when_it_begins(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(loop, "_TURN_S", 0.0)
     monkeypatch.setattr(loop.CellLoop, "turn", turn)
     nothing = cast("Any", None)
-    loop.CellLoop(nothing, nothing, nothing).run(stopped)
+    loop.CellLoop(cast("Any", SimpleNamespace(platform=None)), nothing, nothing).run(stopped)
     assert [each.args for each in caplog.records] == [("away",), ("refused",), ("refused",)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -154,10 +154,10 @@ def test_it_waits_longer_while_the_assignment_is_read(
     """A large one on a busy machine: a replica without it would refuse every request, and be replaced in vain."""
     asked, go_on, read = threading.Event(), threading.Event(), FeedReader.read
 
-    def read_slowly(reader: FeedReader, after: int | None) -> AssignmentDelta:
+    def read_slowly(reader: FeedReader, after: int | None, again: Sequence[str]) -> AssignmentDelta:
         asked.set()
         assert go_on.wait(30)
-        return read(reader, after)
+        return read(reader, after, again)
 
     monkeypatch.setattr(FeedReader, "read", read_slowly)
     replica = Replica(replica_settings(own, require_assignment=True), "patient")

@@ -11,7 +11,7 @@ PACKAGES := ml_core deployments k8s
 CONSOLE_PACKAGES = $(shell $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["console"])')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test test-platform test-alone console-test soak lint format lock clean image kind kind-test kind-down
+.PHONY: help install demo up down status test console-test soak lint format lock clean image kind kind-test kind-down
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -41,10 +41,8 @@ status: $(READY)  ## Show each part of the platform
 
 test: $(READY)  ## Run the tests: the embedded Postgres, Ray and Ray Serve are started by themselves
 	@$(BIN)/python -m pytest -m "not alone and not platform" -n 2 --dist loadfile --no-loadscope-reorder
-	@$(MAKE) --no-print-directory -j 2 test-platform test-alone
-
-test-platform test-alone: test-%: $(READY)  # the folder of unit tests has none of them
-	@$(BIN)/python -m pytest -m $* --ignore tests/unit
+	@$(BIN)/python -m pytest -m platform --ignore tests/unit
+	@$(BIN)/python -m pytest -m alone --ignore tests/unit
 
 console-test: $(READY)  ## Test the console in the distribution's Chromium (on Debian: apt install chromium)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(CONSOLE_PACKAGES)

@@ -437,7 +437,7 @@ class PredictionRecorder:
         policy = self._assignment.prediction_policy(target.tenant)
         if policy is PredictionPolicy.NOTHING:
             return
-        loop, version, answer = asyncio.get_running_loop(), prediction.version, prediction.answer
+        version, answer = prediction.version, prediction.answer
         is_explicit = target.version is not None
         request = AnsweredRequest(
             target.tenant,
@@ -447,7 +447,7 @@ class PredictionRecorder:
             EXPLICIT if is_explicit else prediction.rollout,
             target.request_id,
             time.time(),
-            (loop.time() - arrived) * 1000,
+            (time.monotonic() - arrived) * 1000,  # the clock of the loop, whose own time stands still within a turn
             version.signature,
             prediction.columns,
             answer.predictions,

@@ -43,24 +43,24 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def platform():
+def own():
     """A platform of these tests' own: its replicas are replaced."""
-    with running_platform() as platform:
-        yield platform
+    with running_platform() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def calm(platform):
+def calm(own):
     """A tenant whose model is sound."""
-    tenant = platform.tenant("calm")
+    tenant = own.tenant("calm")
     tenant.promote("m", tenant.train("m", DATA, n_estimators=3), wait_for=ROW)
     return tenant
 
 
 @pytest.fixture(scope="module")
-def serve(platform, tmp_path_factory):
+def serve(own, tmp_path_factory):
     """Has a tenant serve models that misbehave on marked rows, each in its way."""
-    settings = dataclasses.replace(platform.settings, models=ModelSettings("acme_models"))
+    settings = dataclasses.replace(own.settings, models=ModelSettings("acme_models"))
     path = tmp_path_factory.mktemp("own") / "broken.joblib"
     with acme.installed(tmp_path_factory.mktemp("site")), DatabaseConnection(settings=settings) as db:
         module = importlib.import_module("acme_models.broken")
@@ -68,7 +68,7 @@ def serve(platform, tmp_path_factory):
         sound = LogisticRegression().fit(scaler.transform(DATA[0]), DATA[1])
 
         def serve(name, **models):
-            tenant = platform.tenant(name)
+            tenant = own.tenant(name)
             system = MLSystem(db, tenant_id=TenantId(name))
             for model, how in models.items():
                 joblib.dump(make_pipeline(scaler, module.Broken(sound, how)), path)
@@ -82,32 +82,32 @@ def serve(platform, tmp_path_factory):
 
 
 @contextmanager
-def unnoticed(platform, calm):
+def unnoticed(own, calm):
     """Ask the sound model all the while; nobody is refused."""
     request = prediction("calm", "m", calm.key, ROW)
-    with load(platform.settings.platform.http_port, request, connections=2) as report:
+    with load(own.settings.platform.http_port, request, connections=2) as report:
         report.goes_on(50)
         yield
         report.goes_on(50)
     assert report.failures == []
 
 
-def replicas(platform):
+def replicas(own):
     """The processes of the replicas."""
     found = set()
-    for process in find_marked(platform.settings.platform.home, platform.local.state.session_id):
+    for process in find_marked(own.settings.platform.home, own.local.state.session_id):
         with suppress(psutil.NoSuchProcess):
             if process.name().startswith(CELL) or any(part.startswith(CELL) for part in process.cmdline()):
                 found.add(process.pid)
     return found
 
 
-def test_models_that_misbehave_fail_their_callers_only(platform, calm, serve):
+def test_models_that_misbehave_fail_their_callers_only(own, calm, serve):
     """422 for rows on which a model raises or has no answer, 504 for those that take too long; other rows have answers,
     also those of the slow model once it is done."""
     tenant = serve("misbehaving", raising="raise", short="short", slow="sleep 10 s")
     late = {"x-request-timeout-ms": "2000"}
-    with unnoticed(platform, calm):
+    with unnoticed(own, calm):
         for model, status in (("raising", 422), ("short", 422), ("slow", 504)):
             for _ in range(2):
                 answer = tenant.post(f"/models/{model}/predict", json={"rows": [BAD]}, headers=late)
@@ -116,7 +116,7 @@ def test_models_that_misbehave_fail_their_callers_only(platform, calm, serve):
         wait_until(lambda: tenant.predict("slow", [ROW]).status_code == 200, 60)
 
 
-def test_an_overload_is_refused_and_forgotten(platform, calm, serve):
+def test_an_overload_is_refused_and_forgotten(own, calm, serve):
     """Requests beyond those that a tenant may have at once get 429 with a pause. Memory does not grow, and soon after
     the last one the model answers."""
     tenant = serve("overloaded", m="sleep 10 s")
@@ -124,13 +124,12 @@ def test_an_overload_is_refused_and_forgotten(platform, calm, serve):
     places = 2 * MAX_IN_FLIGHT // TENANT_SHARE
 
     def memory_mb():
-        return sum(psutil.Process(pid).memory_info().rss for pid in replicas(platform)) / 2**20
+        return sum(psutil.Process(pid).memory_info().rss for pid in replicas(own)) / 2**20
 
     before_mb = memory_mb()
-    with unnoticed(platform, calm), ExitStack() as stack:
+    with unnoticed(own, calm), ExitStack() as stack:
         clients = [
-            stack.enter_context(closing(Connection(platform.settings.platform.http_port, 60)))
-            for _ in range(2 * places)
+            stack.enter_context(closing(Connection(own.settings.platform.http_port, 60))) for _ in range(2 * places)
         ]
         for client in clients:
             client.socket.sendall(request)
@@ -143,12 +142,12 @@ def test_an_overload_is_refused_and_forgotten(platform, calm, serve):
     assert memory_mb() < before_mb + 200
 
 
-def test_replicas_that_hang_are_replaced_one_after_the_other(platform, calm, serve):
+def test_replicas_that_hang_are_replaced_one_after_the_other(own, calm, serve):
     """Nobody else has a failed request, and the new ones do not die of the same models: these are refused."""
     models = {"m": "sleep", "n": "sleep"}
     tenants = [serve(f"hanging{number}", **models) for number in range(MAX_LOST // (MAX_LOST_CALLS * len(models)))]
     asked = [(tenant, model) for tenant in tenants for model in models]
-    before = replicas(platform)
+    before = replicas(own)
 
     def ask(whom):
         tenant, model = whom
@@ -158,11 +157,11 @@ def test_replicas_that_hang_are_replaced_one_after_the_other(platform, calm, ser
     def are_new():
         statuses = {answer.status_code for answer in pool.map(ask, asked)}
         assert statuses <= {503, 504}
-        return not before & replicas(platform) and platform.local.status().running_replicas == 2
+        return not before & replicas(own) and own.local.status().running_replicas == 2
 
-    with unnoticed(platform, calm), ThreadPoolExecutor(len(asked)) as pool:
+    with unnoticed(own, calm), ThreadPoolExecutor(len(asked)) as pool:
         wait_until(are_new, 400)
-        after = replicas(platform)
+        after = replicas(own)
         for _ in range(3):
             for answer in pool.map(ask, asked):
                 error = answer.json()["error"]
@@ -170,8 +169,8 @@ def test_replicas_that_hang_are_replaced_one_after_the_other(platform, calm, ser
                 assert "can't be loaded" in error["message"]
                 assert int(answer.headers["retry-after"]) >= 1
         for _ in range(10):
-            assert httpx.get(f"{platform.url}/healthz", trust_env=False).json()["lost_calls"] == 0
-    assert replicas(platform) == after
-    reasons = {failure.reason for replica in platform.local.status().replicas for failure in replica.failures}
+            assert httpx.get(f"{own.url}/healthz", trust_env=False).json()["lost_calls"] == 0
+    assert replicas(own) == after
+    reasons = {failure.reason for replica in own.local.status().replicas for failure in replica.failures}
     assert all("a replica was replaced because of it" in reason for reason in reasons)
     assert reasons

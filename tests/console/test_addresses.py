@@ -8,6 +8,7 @@ import pytest
 
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.jobs import JobRepository
+from ml_core.registry.runs import RunRepository
 from support.console import open_as
 from support.gated import PEOPLE
 from support.tables import measures
@@ -123,13 +124,12 @@ def test_a_search_is_that_of_the_address(anna, shop):
     assert [search.input_value(), rows.count()] == ["3", 1]
 
 
-def test_another_step_of_a_page_is_begun(anna, shop):
-    """What had the focus is gone, so it is read from its heading."""
-    page = opened(anna, shop, "training")
-    link = page.get_by_role("link", name="m", exact=True)
-    scrolled_to(page, link)
+def test_where_the_focus_was_is_gone_the_page_is_begun(anna, shop):
+    """With two runs there is none to leave out, so it is read from its heading."""
+    runs = [RunRepository(shop.db, shop.tenant).start(PEOPLE) for _ in range(3)]
+    page = opened(anna, shop, f"run-comparison?runs={','.join(runs)}")
+    scrolled_to(page, page.get_by_role("link", name=f"Leave out {runs[2]}"))
     page.keyboard.press("Enter")
-    page.get_by_role("button", name="Plan…").wait_for()
     page.wait_for_function("document.activeElement.nodeName === 'H1'")
     assert page.evaluate("scrollY") == 0
 

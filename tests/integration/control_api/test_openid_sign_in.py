@@ -456,12 +456,12 @@ def test_many_at_once_wait(browsers, fresh, tenant_id):
     assert fresh.exchanges - asked == len(found) - 1 >= openid.EXCHANGES_AT_ONCE
 
 
-def test_a_flood_keeps_nobody_out_for_longer_than_it_lasts(platform, browsers, fresh, tenant_id, monkeypatch):
+def test_a_flood_keeps_nobody_out_for_longer_than_it_lasts(platforms, browsers, fresh, tenant_id, monkeypatch):
     """Whoever was refused meanwhile has spent neither the code nor the attempt, and is signed in by loading the page
     again after the pause that it was told."""
     monkeypatch.setattr(openid, "EXCHANGES_PER_S", 0.1)
     monkeypatch.setattr(openid, "EXCHANGES_AT_ONCE", 3)
-    address = platform()
+    address = platforms()
     browser, flooding = browsers(address), browsers(address)
     fresh.claims = {"scope": "openid mlcore:read", "tenant": tenant_id}
     back = fresh.log_in(begin(browser))

@@ -22,6 +22,7 @@ from ml_core.inference.edge.grpc_messages import MESSAGES
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.ray_cluster import read_token
 from ml_core.registry.placements import PlacementRepository
+from support.load import load, prediction
 from support.tables import measures, split_target
 from support.waiting import wait_until
 
@@ -139,10 +140,11 @@ def test_a_burst_gets_another_replica(platform, tenant):
     place(tenant, is_dedicated=True)
     wait_until(lambda: has_moved(tenant), MOVE_S)
     bounds = Placement(is_dedicated=True, max_replicas=2, target_ongoing=1)
-    with traffic(connect(tenant), "slow", ROW) as report:
+    # Of many rows, so that several are being answered at any time.
+    with load(urlsplit(platform.url).port, prediction(tenant.tenant_id, "slow", tenant.key, *[ROW] * 200)) as report:
         PlacementRepository(platform.db).set(tenant.tenant_id, bounds)
         wait_until(lambda: application(tenant).running_replicas == 2, 60)
-        report.wait_for(slow, report.answers[slow] + 200, 60)
+        report.goes_on(200, 60)
     assert report.failures == []
     place(tenant, is_dedicated=False)
     wait_until(lambda: application(tenant) is None, MOVE_S)

@@ -130,7 +130,7 @@ def test_where_the_focus_was_is_gone_the_page_is_begun(anna, shop):
     page = opened(anna, shop, f"run-comparison?runs={','.join(runs)}")
     scrolled_to(page, page.get_by_role("link", name=f"Leave out {runs[2]}"))
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.nodeName === 'H1'")
+    page.wait_for_function("() => document.activeElement.nodeName === 'H1'")
     assert page.evaluate("scrollY") == 0
 
 

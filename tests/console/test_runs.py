@@ -279,6 +279,7 @@ def test_a_range_of_steps_is_chosen_by_keyboard(viewer, shop, client):
     page.wait_for_url(re.compile("runs=[^&]*$"))
     assert slider.evaluate("slider => slider === document.activeElement")
     anna.open(f"{shop.path}/runs/{ids[0]}?steps=nonsense")
+    chart.locator("path.curve.color1").wait_for(state="detached")
     chart.locator("path.curve").wait_for(state="attached")
     assert shown_steps(chart) == [0, POINTS - 1]
 

@@ -4,7 +4,7 @@ import { ApiError, ask, at, controlUrl } from "../core/api.js";
 import { bytes, counted, number, percent, shown } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link, turn } from "../core/router.js";
-import { acting, actsView } from "../parts/acts.js";
+import { acting, actsView, archiving } from "../parts/acts.js";
 import { listed, showList } from "../parts/data_table.js";
 import { field, fieldsOf } from "../parts/fields.js";
 import { badge, problem, refusal } from "../parts/states.js";
@@ -135,22 +135,14 @@ function actsOf({ version }, { params: { tenant, dataset }, query, session }) {
   const root = at("tenants", tenant, "datasets", dataset, "versions", version.number);
   const of = version.reference;
   return {
-    archive: !version.archived_at && {
-      label: "Archive",
+    ...archiving(root, Boolean(version.archived_at), {
       of,
       refused: session.lacks("train"),
-      what: "Lists leave it out, and it is not the newest any more, until it is restored, or collected some time later.",
-      run: () => ask("POST", `${root}/archive`),
+      archives: "Lists leave it out, and it is not the newest any more, until it is restored, or collected some time later.",
+      restores: "Lists have it again.",
       // It is the newest no more, which an address without a number shows.
       next: query.number ? undefined : link(["t", tenant, "datasets", dataset], { number: version.number }),
-    },
-    restore: version.archived_at && {
-      label: "Restore",
-      of,
-      refused: session.lacks("train"),
-      what: "Lists have it again.",
-      run: () => ask("POST", `${root}/restore`),
-    },
+    }),
     remove: {
       label: "Delete",
       of,

@@ -4,7 +4,7 @@ import { ApiError, ask, at, every } from "../core/api.js";
 import { counted, number, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link, turn } from "../core/router.js";
-import { actButton, acting, actsView } from "../parts/acts.js";
+import { actButton, acting, actsView, archiving } from "../parts/acts.js";
 import { comparison, comparisonView } from "../parts/comparison.js";
 import { showList } from "../parts/data_table.js";
 import { openDialog, reasonField } from "../parts/dialog.js";
@@ -232,20 +232,12 @@ function actsOf({ isArchived, open }, { params: { tenant, model }, session }) {
     },
   ]);
   return {
-    archive: !isArchived && {
-      label: "Archive",
+    ...archiving(root, isArchived, {
       of: model,
       refused: trains,
-      what: "Lists leave it and all its versions out until it is restored, or collected some time later.",
-      run: () => ask("POST", `${root}/archive`),
-    },
-    restore: isArchived && {
-      label: "Restore",
-      of: model,
-      refused: trains,
-      what: "Lists have it and its versions again.",
-      run: () => ask("POST", `${root}/restore`),
-    },
+      archives: "Lists leave it and all its versions out until it is restored, or collected some time later.",
+      restores: "Lists have it and its versions again.",
+    }),
     remove: {
       label: "Delete",
       of: `the model ${model} of ${tenant}`,

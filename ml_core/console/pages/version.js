@@ -4,7 +4,7 @@ import { ask, at, controlUrl, every } from "../core/api.js";
 import { bytes, counted, number, shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
-import { actButton, acting, actsView, tagChanges, tagLines } from "../parts/acts.js";
+import { actButton, acting, actsView, archiving, tagChanges, tagLines } from "../parts/acts.js";
 import { linesField, pairsOf, textField } from "../parts/fields.js";
 import { diagnosticsOf, heldOutView, importancesView } from "../parts/held_out.js";
 import { lineageGraph } from "../parts/lineage.js";
@@ -169,20 +169,12 @@ function actsOf({ version, held }, { params: { tenant, model }, session }) {
       fields: html`${textField("name", "Name")} ${textField("reason", "Reason")}`,
       run: ({ name, reason }) => ask("PUT", `${root}/${at("holds", name)}`, { body: { reason } }),
     },
-    archive: !version.archived_at && {
-      label: "Archive",
+    ...archiving(root, Boolean(version.archived_at), {
       of,
       refused,
-      what: "Lists leave it out until it is restored, or collected some time later.",
-      run: () => ask("POST", `${root}/archive`),
-    },
-    restore: version.archived_at && {
-      label: "Restore",
-      of,
-      refused,
-      what: "Lists have it again.",
-      run: () => ask("POST", `${root}/restore`),
-    },
+      archives: "Lists leave it out until it is restored, or collected some time later.",
+      restores: "Lists have it again.",
+    }),
     remove: {
       label: "Delete",
       of,

@@ -1,5 +1,6 @@
 // What is done to a thing in one step: a button for each, and a dialog that names the thing and says what happens.
 
+import { ask } from "../core/api.js";
 import { html } from "../core/html.js";
 import { openDialog } from "./dialog.js";
 import { field, pairsOf } from "./fields.js";
@@ -19,6 +20,21 @@ import { button } from "./states.js";
  * @property {(answer: any) => string} [said] What is said when it is done.
  * @property {string} [next] The address that is shown afterwards, if this page has nothing to show any more.
  */
+
+/**
+ * Archiving a thing, or restoring it once it is archived.
+ *
+ * @param {string} root Its path. @param {boolean} isArchived
+ * @param {{of: string, refused: string | null, archives: string, restores: string, next?: string}} words What each does, and as in `Act`.
+ * @returns {{archive: Act | false, restore: Act | false}}
+ */
+export function archiving(root, isArchived, { of, refused, archives, restores, next }) {
+  const act = (label, verb, what) => ({ label, of, refused, what, run: () => ask("POST", `${root}/${verb}`) });
+  return {
+    archive: !isArchived && { ...act("Archive", "archive", archives), next },
+    restore: isArchived && act("Restore", "restore", restores),
+  };
+}
 
 /** Their buttons, and why they can't be used. @param {string} label Of the group. @param {Record<string, Act | false>} acts */
 export function actsView(label, acts) {

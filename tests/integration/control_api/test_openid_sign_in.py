@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -474,7 +475,8 @@ def test_a_flood_keeps_nobody_out_for_longer_than_it_lasts(platforms, browsers, 
     refused(answer, "Too many people sign in at the same time. Load this page again in a moment.", status=429)
     pause_s = int(answer.headers["retry-after"])
     assert 1 <= pause_s <= 1 / openid.EXCHANGES_PER_S
-    time.sleep(pause_s)
+    later = {**vars(time), "monotonic_ns": lambda: time.monotonic_ns() + pause_s * 10**9}
+    monkeypatch.setattr(openid, "time", SimpleNamespace(**later))
     assert browser.get(back).status_code == 303
     assert browser.get(PATH).json()["principal"] == "oidc:ada"
 

@@ -54,7 +54,7 @@ class ServeApi:
         response = self._ask("PUT", timeout=_DECLARE_TIMEOUT_S, json=serve_config(applications, self._http))
         if response.is_error:
             raise PlatformError(
-                f"Ray Serve refused its configuration (status {response.status_code}): {_last_line(response.text)}",
+                f"Ray Serve refused its configuration (status {response.status_code}): {_cause(response.text)}",
                 remedy="See the platform's logs, then stop the platform and start it again.",
                 action=Action("down"),
                 component="serve",
@@ -100,5 +100,7 @@ def _unreachable(why: str) -> PlatformError:
     )
 
 
-def _last_line(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "no message")
+def _cause(text: str) -> str:
+    """The line that says why: the first alert of HAProxy, whose last one says only that it ends; else the last line."""
+    lines = [line for line in text.splitlines() if line.strip()] or ["no message"]
+    return next((line for line in lines if "[ALERT]" in line), lines[-1])

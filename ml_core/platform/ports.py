@@ -14,8 +14,9 @@ HOST = "127.0.0.1"
 
 
 # Below the ports that a system gives to whoever asks for any. Ray's processes take many of those between the choice and
-# the start of the ingress ten seconds later, which then failed now and then.
-_CHOSEN_FROM = range(20_000, 32_000)
+# the start of the ingress ten seconds later, which then failed now and then. From 30,000 on,
+# Serve gives ports to the replicas of each platform.
+_CHOSEN_FROM = range(20_000, 30_000)
 
 
 def free_ports(count: int) -> list[int]:

@@ -21,6 +21,12 @@ def test_free_ports_are_none_that_a_program_gets_by_chance():
     assert not [port for port in free_ports(200) if lowest <= port <= highest]
 
 
+def test_free_ports_are_none_that_serve_gives_to_replicas():
+    """A replica, of this or of another platform of the machine, would take it from the ingress."""
+    of_replicas = range(30_000, 31_000)  # RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and …_MAX_…, unless they are set
+    assert not [port for port in free_ports(2_000) if port in of_replicas]
+
+
 def test_a_taken_port_names_its_holder_and_the_way_out():
     """The message says which process listens there and how to pick another port."""
     with socket.socket() as server:

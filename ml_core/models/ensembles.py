@@ -1,10 +1,12 @@
-"""Which of scikit-learn's ensembles of trees can be compiled: their trees, and what becomes of the sums.
+"""Which ensembles of trees can be compiled, of scikit-learn and LightGBM: their trees, and what becomes of the sums.
 
 What follows the sums (the link of a loss, the labels) is scikit-learn's own code, so only the trees are compiled.
+LightGBM's is in C++; the operations here are the same, in its order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +36,7 @@ class Family(NamedTuple):
     Attributes:
         ensemble: The trees of a fitted estimator; raises ``NotCompilableError``.
         answer: Of an estimator: from the sums of the trees, ``(n_rows, n_values)``, to its answer.
-        trees: What scikit-learn's own code answers for each of these trees alone, ``(n_rows, n_values)``.
+        trees: What the library's own code answers for each of these trees alone, ``(n_rows, n_values)``.
     """
 
     ensemble: Callable[[Any], Ensemble]
@@ -49,7 +51,7 @@ class NotCompilableError(ValueError):
 def family_of(estimator: Any) -> Family | None:
     """How an estimator is compiled, or None."""
     cls = type(estimator)
-    return _FAMILIES.get(cls.__name__) if cls.__module__.startswith(("sklearn.ensemble.", "sklearn.tree.")) else None
+    return _FAMILIES.get(cls.__name__) if cls.__module__.startswith(_MODULES) else None
 
 
 def _forest(estimator: Any) -> Ensemble:
@@ -106,6 +108,42 @@ def _boosting(estimator: Any) -> Ensemble:
     return Ensemble(trees, len(base), is_rounded=False)
 
 
+def _lightgbm(estimator: Any) -> Ensemble:
+    from ml_core.models.tree_graph import Ensemble, leaf, tree_of
+
+    trees, n_scores = [], estimator.n_outputs
+    for number, fields in enumerate(estimator.trees()):
+        target, values = number % n_scores, fields["leaf_value"]
+        if len(values) == 1:
+            trees.append(leaf(float(values[0]), target))
+            continue
+        kinds = fields["decision_type"].astype(np.int64)
+        if (kinds & 1).any():
+            raise NotCompilableError("it splits by sets of categories, which have no graph")
+        if (kinds >> 2 == 1).any():
+            raise NotCompilableError("it takes zeros for missing, which has no graph")
+        # Numbers so near to zero are zero to LightGBM, so no threshold is among them.
+        threshold = fields["threshold"]
+        apart = np.where(threshold < 0, np.nextafter(-_ZERO, -np.inf), _ZERO)
+        threshold = np.where(np.abs(threshold) <= _ZERO, apart, threshold)
+        # Where the training had no missing value, one is zero.
+        missing_left = np.where(kinds >> 2 == 0, threshold >= 0, kinds & 2 != 0)
+        # Inner nodes are numbered from 0, and leaves from ~0 down; here the leaves follow the inner nodes.
+        n_inner = len(kinds)
+        left, right = (
+            np.concatenate([np.where(side < 0, n_inner + ~side, side), np.zeros(len(values), dtype=np.int64)])
+            for side in (fields[key].astype(np.int64) for key in ("left_child", "right_child"))
+        )
+        none = np.zeros(len(values))
+        is_leaf = np.arange(n_inner + len(values)) >= n_inner
+        feature, threshold, missing_left = (
+            np.concatenate([part, none]) for part in (fields["split_feature"], threshold, missing_left)
+        )
+        values = np.concatenate([np.zeros(n_inner), values]).reshape(-1, 1)
+        trees.append(tree_of((left, right), feature, threshold, missing_left, is_leaf, values, target))
+    return Ensemble(trees, n_scores, is_rounded=False)
+
+
 def _trees_of_forest(estimator: Any) -> list[Callable[[Any], NDArray[np.float64]]]:
     def values(tree: Any, rows: Any) -> NDArray[np.float64]:
         return np.asarray(tree.predict(rows.astype(np.float32)))
@@ -137,6 +175,16 @@ def _trees_of_boosting(estimator: Any) -> list[Callable[[Any], NDArray[np.float6
     return [*(partial(constant, each) for each in base), *(partial(value, each) for each in predictors)]
 
 
+def _trees_of_lightgbm(estimator: Any) -> list[Callable[[Any], NDArray[np.float64]]]:
+    n_scores = estimator.n_outputs
+
+    def value(number: int, rows: Any) -> NDArray[np.float64]:
+        of_round, target = divmod(number, n_scores)
+        return np.asarray(estimator.sums(rows, of_round)).reshape(len(rows), n_scores)[:, target : target + 1]
+
+    return [partial(value, number) for number in range(estimator.n_trees)]
+
+
 def _probable(estimator: Any) -> Callable[[NDArray[np.float64]], Answer]:
     classes = estimator.classes_
     return lambda means: Answer(classes.take(means.argmax(axis=1)), means)
@@ -161,6 +209,30 @@ def _boosted_values(estimator: Any) -> Callable[[NDArray[np.float64]], Answer]:
     return lambda raw: Answer(inverse(raw.ravel()))
 
 
+def _lightgbm_classes(estimator: Any) -> Callable[[NDArray[np.float64]], Answer]:
+    classes = estimator.classes_
+
+    def answer(sums: NDArray[np.float64]) -> Answer:
+        if sums.shape[1] == 1:
+            second = 1.0 / (1.0 + _exponential(-sums[:, 0]))
+            probabilities = np.column_stack([1.0 - second, second])
+        else:
+            probabilities = _exponential(sums - sums.max(axis=1, keepdims=True))
+            total = np.zeros(len(sums))
+            for column in probabilities.T:  # one after another, as LightGBM adds them up
+                total += column
+            probabilities /= total[:, None]
+        return Answer(classes[probabilities.argmax(axis=1)], probabilities)
+
+    return answer
+
+
+def _exponential(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By the library of C, whose last bit may differ from NumPy's."""
+    of = [math.exp(value) if value <= _LARGEST_EXPONENT else math.inf for value in values.ravel().tolist()]
+    return np.array(of).reshape(values.shape)
+
+
 def path_length(estimator: Any) -> float:
     """By which an isolation forest divides the sum of the depths, the score of a row being 2 to minus the quotient."""
     from sklearn.ensemble._iforest import _average_path_length
@@ -179,6 +251,9 @@ def _isolated(estimator: Any) -> Callable[[NDArray[np.float64]], Answer]:
     return answer
 
 
+_MODULES = ("sklearn.ensemble.", "sklearn.tree.", "ml_core.models.lightgbm_estimators")
+_LARGEST_EXPONENT = math.log(np.finfo(np.float64).max)
+_ZERO = float(np.float32(1e-35))  # kZeroThreshold of LightGBM
 _FAMILIES: Mapping[str, Family] = {
     "RandomForestClassifier": Family(_forest, _probable, _trees_of_forest),
     "ExtraTreesClassifier": Family(_forest, _probable, _trees_of_forest),
@@ -189,4 +264,6 @@ _FAMILIES: Mapping[str, Family] = {
     "HistGradientBoostingClassifier": Family(_boosting, _boosted_classes, _trees_of_boosting),
     "HistGradientBoostingRegressor": Family(_boosting, _boosted_values, _trees_of_boosting),
     "IsolationForest": Family(_isolation, _isolated, _trees_of_isolation),
+    "LightGBMClassifier": Family(_lightgbm, _lightgbm_classes, _trees_of_lightgbm),
+    "LightGBMRegressor": Family(_lightgbm, _mean, _trees_of_lightgbm),
 }

@@ -129,6 +129,8 @@ def plain_pipeline(model: LoadedModel) -> Pipeline:
         ModelSaveError: A part of the model has no such form.
     """
     encoder, estimator = _parts(model)
+    if not type(estimator).__module__.startswith("sklearn."):
+        raise _refused(model, f"{type(estimator).__name__} is no estimator of scikit-learn")
     parts = [part for of in encoder.dense_ for part in _dense_parts(of)]
     parts += [(f"text {index}", _words(of), [of.name]) for index, of in enumerate(encoder.texts_)]
     is_sparse = bool(encoder.texts_) and not encoder.dense_text
@@ -143,12 +145,10 @@ def _parts(model: LoadedModel) -> tuple[TableEncoder, Any]:
     """The encoder and the estimator.
 
     Raises:
-        ModelSaveError: They are not the platform's encoder without dates and an estimator of scikit-learn.
+        ModelSaveError: They are not the platform's encoder without dates and an estimator.
     """
     steps = getattr(model.pipeline, "steps", [])
     encoder, estimator = (step for _, step in steps) if len(steps) == 2 else (None, model.pipeline)
-    if not type(estimator).__module__.startswith("sklearn."):
-        raise _refused(model, f"{type(estimator).__name__} is no estimator of scikit-learn")
     if type(encoder) is not TableEncoder:
         raise _refused(model, "its first step is not the platform's encoder")
     if dates := [name for name, kind in encoder.columns_ if kind == ColumnKind.DATETIME]:

@@ -18,7 +18,7 @@ from ml_core.models.ensembles import Answer, family_of
 Answerer = Callable[[Any], Answer]
 """From ``(n_rows, width)`` float64 features, an array or CSR, that the platform's encoder made, to the answer."""
 
-_MODULES = ("sklearn.linear_model.", "sklearn.svm.", "sklearn.tree.", "sklearn.ensemble.")
+_MODULES = ("sklearn.linear_model.", "sklearn.naive_bayes", "sklearn.svm.", "sklearn.tree.", "sklearn.ensemble.")
 
 
 def formula_of(estimator: Any) -> Answerer | None:
@@ -91,6 +91,31 @@ def _logistic(estimator: Any) -> Answerer | None:
     return binary if len(classes) == 2 else several
 
 
+def _normal(estimator: Any) -> Answerer | None:
+    """Naive Bayes of normal distributions."""
+    classes, variances = estimator.classes_, estimator.var_
+    if variances.dtype != np.float64:
+        return None
+    scales = [-0.5 * np.sum(np.log(2.0 * np.pi * variance)) for variance in variances]
+    parts = list(zip(np.log(estimator.class_prior_), scales, estimator.theta_, variances, strict=True))
+
+    def answer(features: Any) -> Answer:
+        joint = np.stack(
+            [prior + (scale - 0.5 * np.sum((features - mean) ** 2 / of, axis=1)) for prior, scale, mean, of in parts]
+        ).T
+        # The logarithm of the sum of exponentials: what is largest is kept out of the sum, which it would round.
+        largest = joint.max(axis=1, keepdims=True)
+        is_largest = joint == largest
+        how_many = is_largest.sum(axis=1, keepdims=True, dtype=np.float64)
+        others = np.where(is_largest, -np.inf, joint) - np.where(np.isfinite(largest), largest, 0.0)
+        others = np.exp(others).sum(axis=1, keepdims=True)
+        others = np.where(others == 0, others, others / how_many)
+        total = np.log1p(others) + np.log(how_many) + largest
+        return Answer(classes.take(joint.argmax(axis=1)), np.exp(joint - total))
+
+    return answer
+
+
 def _classifying_tree(estimator: Any) -> Answerer | None:
     tree, classes = estimator.tree_, estimator.classes_
     if estimator.n_outputs_ != 1:
@@ -143,6 +168,7 @@ _FORMULAS: Mapping[str, Callable[[Any], Answerer | None]] = {
     **dict.fromkeys(("LinearSVC", "RidgeClassifier", "SGDClassifier"), _label),
     **dict.fromkeys(_FORESTS, _forest),
     **dict.fromkeys(("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"), _boosting),
+    "GaussianNB": _normal,
     "LogisticRegression": _logistic,
     "DecisionTreeClassifier": _classifying_tree,
     "DecisionTreeRegressor": _regressing_tree,

@@ -128,8 +128,8 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         self._validate_params()
         self.n_features_in_ = n_features
         self._set_classes(labels)
-        if self.n_estimators * self._n_outputs > MAX_TREES:
-            raise ValueError(f"n_estimators times the {self._n_outputs} classes exceeds {MAX_TREES:,} trees")
+        if self.n_estimators * self.n_outputs > MAX_TREES:
+            raise ValueError(f"n_estimators times the {self.n_outputs} classes exceeds {MAX_TREES:,} trees")
         if self.n_features_in_ > MAX_FEATURES:
             raise ValueError(f"there are more than {MAX_FEATURES:,} features")
 
@@ -157,7 +157,7 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         state = given.pop("random_state")
         seed = int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31 - 1))
         objective, *_ = self._objective.split(" ")
-        classes = {"num_class": self._n_outputs} if self._n_outputs > 1 else {}
+        classes = {"num_class": self.n_outputs} if self.n_outputs > 1 else {}
         _, configured = get_active_backend()
         threads = self.n_jobs or configured or 0
         return {**given, **_FIXED, "seed": seed, "objective": objective, **classes, "num_threads": threads}
@@ -175,7 +175,7 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
 
     def canonical(self, text: str) -> str:
         """The canonical form of a text for these features and classes; raises as ``adopt``."""
-        return canonical(text, self.n_features_in_, self._n_outputs, self._objective)
+        return canonical(text, self.n_features_in_, self.n_outputs, self._objective)
 
     @property
     def feature_importances_(self) -> NDArray[np.float64]:
@@ -189,13 +189,23 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return arrays(self.canonical(self._booster.model_to_string()))
 
+    def sums(self, X: NDArray[np.float64], of_round: int) -> NDArray[np.float64]:
+        """What the trees of one round add to the scores, ``(n_rows,)`` or, of several, ``(n_rows, n_scores)``."""
+        return np.asarray(self._booster.predict(X, of_round, 1, raw_score=True, num_threads=self.n_jobs or 0))
+
+    @property
+    def n_trees(self) -> int:
+        """The number of trees: one a score and round."""
+        return int(self._booster.num_trees())
+
     def _raw_predict(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         X = validate_data(self, X, **_ROWS, reset=False)
         return np.asarray(self._booster.predict(X, num_threads=self.n_jobs or 0))
 
     @property
-    def _n_outputs(self) -> int:
+    def n_outputs(self) -> int:
+        """The number of scores: one for each class of more than two, else one."""
         n_classes = len(getattr(self, "classes_", ()))
         return n_classes if n_classes > 2 else 1
 
@@ -251,7 +261,7 @@ class LightGBMClassifier(ClassifierMixin, _LightGBM):  # type: ignore[misc]
 
     @property
     def _objective(self) -> str:
-        return f"multiclass num_class:{self._n_outputs}" if self._n_outputs > 1 else "binary sigmoid:1"
+        return f"multiclass num_class:{self.n_outputs}" if self.n_outputs > 1 else "binary sigmoid:1"
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each row, ``(n_rows,)``."""
@@ -262,7 +272,7 @@ class LightGBMClassifier(ClassifierMixin, _LightGBM):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Class probabilities ``(n_rows, n_classes)``, in the order of ``classes_``."""
         answer = self._raw_predict(X)
-        return answer if self._n_outputs > 1 else np.column_stack([1.0 - answer, answer])
+        return answer if self.n_outputs > 1 else np.column_stack([1.0 - answer, answer])
 
     def weights(self, target: NDArray[np.float64], sample_weight: Any = None) -> NDArray[np.float64] | None:
         """The weight of each row, that of its class included."""

@@ -75,10 +75,11 @@ def to_onnx(encoder: TableEncoder, estimator: Any) -> bytes:
     if family is None:
         answers = _converted(graph, estimator, features, encoder.n_features_out)
         return _model(graph, encoder, answers, _CONVERTED_OPSETS, _CONVERTED_IR)
-    nodes, constants = nodes_of(family.ensemble(estimator), features, _SUMS)
+    ensemble = family.ensemble(estimator)
+    nodes, constants = nodes_of(ensemble, features, _SUMS)
     graph.nodes += nodes
     graph.constants += constants
-    return _model(graph, encoder, _ended(graph, estimator), OPSETS, IR_VERSION)
+    return _model(graph, encoder, _ended(graph, estimator, is_mean=ensemble.divisor is not None), OPSETS, IR_VERSION)
 
 
 def _converted(graph: _Graph, estimator: Any, features: str, width: int) -> Sequence[_Answer]:
@@ -100,8 +101,11 @@ def _converted(graph: _Graph, estimator: Any, features: str, width: int) -> Sequ
     return [(each.name, each.type.tensor_type.elem_type) for each in wanted]
 
 
-def _ended(graph: _Graph, estimator: Any) -> Sequence[_Answer]:
-    """What follows the sums of trees: the link of a loss and the label, or the side of the threshold of anomalies."""
+def _ended(graph: _Graph, estimator: Any, *, is_mean: bool) -> Sequence[_Answer]:
+    """What follows the sums of trees: the link of a loss and the label, or the side of the threshold of anomalies.
+
+    A mean is of probabilities already.
+    """
     loss = getattr(estimator, "loss", None)
     if isinstance(estimator, OutlierMixin):
         return [(_side(graph, estimator), TensorProto.INT64)]
@@ -110,11 +114,11 @@ def _ended(graph: _Graph, estimator: Any) -> Sequence[_Answer]:
             raise ValueError(f"the loss {loss} has no graph")
         return [(_SUMS, TensorProto.DOUBLE)]
     probabilities = _SUMS
-    if loss is not None and len(estimator.classes_) == 2:
+    if not is_mean and len(estimator.classes_) == 2:
         second = graph.node("Sigmoid", _SUMS)
         first = graph.node("Sub", graph.constant(np.float64(1.0)), second)
         probabilities = graph.node("Concat", first, second, axis=1)
-    elif loss is not None:
+    elif not is_mean:
         probabilities = graph.node("Softmax", _SUMS, axis=1)
     best = graph.node("ArgMax", probabilities, axis=1, keepdims=0)
     is_text = estimator.classes_.dtype.kind in "OU"

@@ -1,11 +1,12 @@
-"""Trees as the operator ``TreeEnsemble`` of ONNX: in float64, summed in scikit-learn's order.
+"""Trees as the operator ``TreeEnsemble`` of ONNX: in float64, summed in the order of their library.
 
 The operator adds one number a leaf to one of its targets, so trees of one target are summed by it. The leaves of a
 forest of classifiers hold a number for each class: there the operator gives the number of each tree's leaf, and the
 graph looks these up and sums them. It sums along the first axis, tree by tree: along another one onnxruntime multiplies
 matrices, and adds many trees up in another order than a few, so that equal votes would not stay equal.
 
-scikit-learn's own trees round features to float32 before they compare, and those of histogram boosting do not.
+scikit-learn's own trees round features to float32 before they compare, and those of histogram boosting and of
+LightGBM do not.
 """
 
 from __future__ import annotations

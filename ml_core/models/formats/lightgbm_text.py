@@ -33,6 +33,8 @@ _HEAD_LEFT_OUT = frozenset({"feature_names", "feature_infos", "tree_sizes"})
 _INTEGERS = re.compile(r"(?:-?[0-9]{1,10}(?: -?[0-9]{1,10})*+)?")
 _NUMBER = r"-?[0-9]{1,25}(?:\.[0-9]{1,25})?(?:e[+-]?[0-9]{1,3})?"
 _NUMBERS = re.compile(rf"(?:{_NUMBER}(?: {_NUMBER})*+)?")
+# ``inf`` parts the missing values from all others.
+_THRESHOLDS = re.compile(rf"(?:(?:inf|{_NUMBER})(?: (?:inf|{_NUMBER}))*+)?")
 _CATEGORICAL, _MISSING_TYPES = 1, 3  # bits of a decision type: categorical, default left, two of the missing type
 
 
@@ -125,9 +127,10 @@ def _check(trees: Sequence[dict[str, str]], n_features: int) -> None:
     feature, kinds = read("split_feature", counts), read("decision_type", counts)
     require(bool(((feature >= 0) & (feature < n_features)).all()), f"{_KIND} with its features")
     require(bool(((kinds >= 0) & (kinds >> 2 < _MISSING_TYPES)).all()), f"{_KIND} with its decisions")
-    threshold = read("threshold", counts, _NUMBERS, np.float64)
+    threshold = read("threshold", counts, _THRESHOLDS, np.float64)
+    require(bool((threshold > -np.inf).all()), f"{_KIND} with its thresholds")
     gain, shrinkage = read("split_gain", counts, _NUMBERS, np.float64), read("shrinkage", one, _NUMBERS, np.float64)
-    for values in (threshold, read("leaf_value", n_leaves, _NUMBERS, np.float64), gain, shrinkage):
+    for values in (read("leaf_value", n_leaves, _NUMBERS, np.float64), gain, shrinkage):
         require(bool((np.abs(values) < np.inf).all()), f"{_KIND} with its numbers")
     require(bool((np.abs(gain) <= np.finfo(np.float32).max).all()), f"{_KIND} with its gains")
     for key, wanted in zip(_COUNTS, (n_leaves, counts), strict=True):

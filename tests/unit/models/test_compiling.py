@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.pipeline import Pipeline
 
@@ -18,6 +21,7 @@ from ml_core.ids import Digest, ModelId, TenantId
 from ml_core.models import compiling, sessions, tree_graph
 from ml_core.models.algorithms import ALGORITHMS
 from ml_core.models.ensembles import family_of
+from ml_core.models.lightgbm_estimators import LightGBMClassifier, LightGBMRegressor
 from ml_core.models.loading import LoadedModel, load_version, open_version
 from ml_core.models.store import LocalStore
 from ml_core.training.fit import fit_model
@@ -26,6 +30,7 @@ from support.fitted import stored
 
 SMALL = {"random_forest": {"n_estimators": 12}, "extra_trees": {"n_estimators": 12}}
 SMALL |= {"isolation_forest": {"n_estimators": 12}, "gradient_boosting": {"max_iter": 12}}
+SMALL |= {"lightgbm": {"n_estimators": 12, "min_child_samples": 5}}
 COMPILED = tuple(SMALL)
 LABELS = [(0, 1, 0, 1), ("no", "no", "yes", "yes"), (3, 1, 2, 7)]
 CASES = [
@@ -33,7 +38,6 @@ CASES = [
     for kind, algorithms in ALGORITHMS.items()
     for name in algorithms
     for labels in (LABELS if kind == "classification" else [()])
-    if name != "lightgbm"
 ]
 
 
@@ -226,6 +230,45 @@ def test_many_rows_are_asked_in_parts(monkeypatch):
     assert asked == [20, 20, 10]
     with pytest.raises(sessions.UnusableFormError, match="too much memory"):
         sessions.in_parts(20 * cells + 1, data)
+
+
+NEAR_ZERO = [0.0, 5e-324, 1e-38, 1e-36, float(np.float32(1e-35)), np.nextafter(float(np.float32(1e-35)), 1), 1e-34]
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    scale=st.sampled_from([1.0, 1e-35, 1e30]),
+    zeros=st.sampled_from([0.0, 0.4]),
+    missing=st.sampled_from([0.0, 0.2]),
+    classes=st.sampled_from([0, 2, 3]),
+)
+def test_lightgbm_is_compiled_with_its_own_zeros_and_missing_values(seed, scale, zeros, missing, classes):
+    """It reads numbers up to 1e-35 as zero, and a missing value as zero where the training had none."""
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(300, 4)) * scale * (random.random((300, 4)) >= zeros)
+    score = rows[:, 0] / scale + random.normal(size=300) / 4
+    rows[random.random(rows.shape) < missing] = np.nan
+    labels = score if not classes else np.digitize(score, [-0.3, 0.3][: classes - 1])
+    estimator = (LightGBMClassifier if classes else LightGBMRegressor)(n_estimators=8, random_state=0, n_jobs=1)
+    estimator.fit(rows, labels)
+    family = family_of(estimator)
+    ensemble = family.ensemble(estimator)
+    run, answer = sessions.open_session(tree_graph.graph_of(ensemble, 4)), family.answer(estimator)
+    found, at_splits = compiling._at_splits(ensemble, family.trees(estimator), rows)
+    assert found.is_equal
+    near = np.array([[sign * value] * 4 for value in (*NEAR_ZERO, 1e300, np.nan) for sign in (1, -1)])
+    asked = np.concatenate([rows, at_splits, near])
+    assert compiling._difference(compiling._plain(estimator, asked), answer(run(asked))).is_equal
+
+
+def test_lightgbm_has_an_answer_to_the_largest_sums():
+    """As in C, whose exponential is then infinite."""
+    sums = np.array([[-1e4], [-709.9], [-709.5], [0.0], [1e4]])
+    answer = family_of(LightGBMClassifier()).answer(SimpleNamespace(classes_=np.array(["no", "yes"])))(sums)
+    np.testing.assert_array_equal(answer.probabilities[:, 1] == 0, [True, True, False, False, False])
+    assert answer.predictions.tolist() == ["no", "no", "no", "no", "yes"]
 
 
 def test_categories_of_boosting_itself_are_refused(store):

@@ -15,6 +15,7 @@ import pytest
 from skops import io
 
 from ml_core.data.reading import rows_from_frame
+from ml_core.domain.signature import OutputKind
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import InvalidRequestError, ModelSaveError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
@@ -89,12 +90,20 @@ def answers(script: str, folder: Path, frames: dict[str, pd.DataFrame]) -> dict[
 
 TARGETS = {
     "logistic_regression": "label", "random_forest": "label", "naive_bayes": "label", "ridge": "number",
-    "gradient_boosting": "number", "kmeans": None, "isolation_forest": None,
+    "gradient_boosting": "number", "lightgbm": "number", "kmeans": None, "isolation_forest": None,
 }  # fmt: skip
 SMALL = {
     "random_forest": {"n_estimators": 5}, "isolation_forest": {"n_estimators": 5}, "gradient_boosting": {"max_iter": 5},
+    "lightgbm": {"n_estimators": 5},
 }  # fmt: skip
 TYPES = {"kmeans": "clustering", "isolation_forest": "anomaly_detection"}
+
+
+def test_lightgbm_is_no_skops_file_of_scikit_learn(tmp_path: Path) -> None:
+    """The message says in which format it is kept."""
+    model = loaded(table().drop(columns="size"), table()["size"], algorithm="lightgbm", n_estimators=5)
+    with pytest.raises(ModelSaveError, match="LightGBMRegressor is no estimator of scikit-learn"):
+        export_model(model, model.version.self_test.rows, tmp_path / "m.skops")
 
 
 def test_a_skops_file_needs_scikit_learn_alone(tmp_path: Path) -> None:
@@ -102,6 +111,8 @@ def test_a_skops_file_needs_scikit_learn_alone(tmp_path: Path) -> None:
     frame, asked_of, wanted = table(), {}, {}
     targets = {"label": np.where(frame["size"] > 50, "big", "small"), "number": frame["size"] * 2, None: None}
     for algorithm, kind in TARGETS.items():
+        if algorithm == "lightgbm":
+            continue
         inputs = frame.drop(columns="size") if kind else frame
         model = loaded(inputs, targets[kind], TYPES.get(algorithm), algorithm=algorithm, **SMALL.get(algorithm, {}))
         file = str(export_model(model, model.version.self_test.rows, tmp_path / f"{algorithm}.skops"))
@@ -126,7 +137,11 @@ def test_an_onnx_file_answers_as_the_version(algorithm: str, tmp_path: Path) -> 
     model = loaded(inputs, targets[kind], TYPES.get(algorithm), algorithm=algorithm, **SMALL.get(algorithm, {}))
     file = export_model(model, model.version.self_test.rows, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    rows = asked()[inputs.columns]
+    _compare_in_runtime(session, model, asked()[inputs.columns])
+
+
+def _compare_in_runtime(session: Any, model: LoadedModel, rows: pd.DataFrame) -> None:
+    """The answers of a runtime to raw columns are the version's."""
     given = {}
     for each in session.get_inputs():
         values = rows[each.name]
@@ -136,22 +151,28 @@ def test_an_onnx_file_answers_as_the_version(algorithm: str, tmp_path: Path) -> 
         ]
     found, *others = session.run(None, given)
     wanted = model.predict_frame(rows)
-    assert np.allclose(found, wanted, rtol=1e-6) if kind == "number" else found.tolist() == wanted.tolist()
-    if kind == "label":
+    if model.version.signature.output.kind is OutputKind.NUMBER:
+        assert np.allclose(found, wanted, rtol=1e-6)
+    else:
+        assert found.tolist() == wanted.tolist()
+    if model.has_probabilities:
         columns = model.version.signature.columns_from_rows(rows_from_frame(rows))
         assert np.allclose(others[0], model.predict_proba(columns), atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_boosted_classes_in_onnx(classes: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parameters", [{"algorithm": "gradient_boosting", "max_iter": 5},
+                                        {"algorithm": "lightgbm", "n_estimators": 5}])  # fmt: skip
+def test_boosted_classes_in_onnx(classes: int, parameters: dict[str, Any], tmp_path: Path) -> None:
     """Of two classes and of more; labels may be numbers."""
     frame = table(with_text=False)
     target = np.digitize(frame["size"], [50, 60][: classes - 1])
-    model = loaded(frame[["age", "is_new", "a__b"]].assign(size=frame["size"].round()), target,
-                   algorithm="gradient_boosting", max_iter=5)  # fmt: skip
+    inputs = frame[["age", "is_new", "a__b"]].assign(size=frame["size"].round())
+    model = loaded(inputs, target, **parameters)
     file = export_model(model, model.version.self_test.rows, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert [each.type for each in session.get_outputs()] == ["tensor(int64)", "tensor(double)"]
+    _compare_in_runtime(session, model, asked()[["age", "is_new", "a__b"]].assign(size=asked()["size"].round()))
 
 
 def test_a_joblib_file_takes_raw_frames(tmp_path: Path) -> None:

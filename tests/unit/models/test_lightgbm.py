@@ -45,6 +45,23 @@ def test_what_is_kept_answers_the_same(name, parameters, rows):
     assert estimator.score(rows, TARGETS[name]) > 0.7
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-35, 1e30])
+def test_a_split_of_missing_values_from_all_others_is_kept(scale):
+    """Its threshold is infinite. Tables with zeros and missing values have such splits often."""
+    are_infinite = []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        rows = random.normal(size=(300, 4)) * scale * (random.random((300, 4)) >= 0.4)
+        target = rows[:, 0] / scale + random.normal(size=300) / 4 > 0
+        rows[random.random(rows.shape) < 0.2] = np.nan
+        estimator = LightGBMClassifier(n_estimators=8, random_state=0).fit(rows, target)
+        reloaded = skops_format.load(skops_format.dump(estimator))
+        asked = np.concatenate([rows, np.full((1, 4), np.nan), np.full((1, 4), 3e38), np.full((1, 4), -3e38)])
+        np.testing.assert_array_equal(reloaded.predict_proba(asked), estimator.predict_proba(asked))
+        are_infinite += [np.isinf(tree.get("threshold", np.zeros(1))).any() for tree in estimator.trees()]
+    assert any(are_infinite)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_equal_trainings_have_equal_bytes_with_any_number_of_threads(name):
     """Two jobs of one spec give one digest, however many cores they have."""

@@ -29,6 +29,7 @@ from ml_core.cli.jobs import ended
 from ml_core.cli.options import FILES, EncodingOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.cli.training_options import trains
+from ml_core.data.sources import require_source
 from ml_core.exceptions import ConfigurationError, JobStateError, MLFrameworkError
 from ml_core.ids import ModelId
 
@@ -90,6 +91,9 @@ def train(
     ):
         made = None
         if file is not None or validation is not None:  # checked before an upload that may be for nothing
+            for source in (file, validation):
+                if source is not None:
+                    require_source(source)
             for text in client.models.check_training(name, **training).notes:
                 note(f"Note: {text}", style="")
         if file is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ml_core.exceptions import DataProcessingError, listed
+from ml_core.exceptions import DataProcessingError, InvalidRequestError, listed
 
 # Google's client repeats a request for 15 minutes where no limit is given.
 _STORES = {"s3": "s3://{}", "gs": "gs://{}?retry_limit_seconds=30"}
@@ -31,6 +31,7 @@ _REFUSED = re.compile(
     "UNAUTHENTICATED|access token"
 )
 _COPIED_BYTES = 2**22
+_PARQUET_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,35 @@ def gathered(source: Any, encoding: str = "utf-8") -> Iterator[GatheredTable]:
         except DataProcessingError as error:
             error.message = error.message.replace(str(table.path), table.facts["file"])
             raise
+
+
+def require_source(source: str) -> None:
+    """Refuse the name of a source, as for ``gathered``, where there is no file; nothing is copied.
+
+    Raises:
+        InvalidRequestError, DataProcessingError: There is none, or it can't be read.
+    """
+    path = _only_file(source)
+    if path is not None:
+        is_parquet(path)
+        return
+    with explained(source):
+        find(source, Path())
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file of this machine is a Parquet file.
+
+    Raises:
+        InvalidRequestError: It can't be read.
+    """
+    try:
+        with path.open("rb") as opened:
+            return opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+    except OSError as error:
+        raise InvalidRequestError(
+            f"{path} can't be read: {error.strerror}.", remedy="Name a CSV or Parquet file.", field="file"
+        ) from error
 
 
 def _written(source: Any, path: Path) -> GatheredTable:

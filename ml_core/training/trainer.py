@@ -23,7 +23,7 @@ from ml_core.domain.quality import PROFILE_FILE
 from ml_core.domain.train_spec import Calibration, TrainSpec
 from ml_core.domain.training_report import TrainingReport
 from ml_core.domain.tune_spec import TuneSpec
-from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
+from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError, TrainingError
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.model_factory import ModelFactory
 from ml_core.models.store import open_store
@@ -31,7 +31,7 @@ from ml_core.observability import NO_HOOKS, EndedTraining, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.attempt import NO_JOB, TrainingAttempt
-from ml_core.training.candidates import check_hyperparameters, selects
+from ml_core.training.candidates import check_hyperparameters, model_types_of, selects
 from ml_core.training.checkpoints import JOB, CheckpointFolder, JobCheckpoints
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
 from ml_core.training.pipelines import check_options
@@ -360,7 +360,7 @@ class Trainer:
 
         For a door that queues trainings, or receives their data afterwards: names, rights, columns and hyperparameters
         are checked before. The columns of a spec without a dataset are not. The model type of a spec without one is
-        found in the data, so it and its hyperparameters are not either.
+        found in the data: it is refused if neither a classification nor a regression takes its hyperparameters.
 
         Returns:
             The version of the dataset, or None without one.
@@ -368,15 +368,19 @@ class Trainer:
         Raises:
             MLFrameworkError: As ``train_spec``.
         """
-        if spec.dataset is None:  # its data is not known yet, so neither are the columns
-            spec = replace(spec, target=None, ignore=(), validation_dataset=None)
-        source = self._planner.check(ModelId(model_id), spec, GivenData()).source
+        source = self._planner.check(ModelId(model_id), spec, None).source
         if spec.model_type is not None:
-            check_hyperparameters(spec.model_type, spec.hyperparameters)
-            named = None if selects(spec.model_type, spec.hyperparameters) else dict(spec.hyperparameters)
-            estimator = None if named is None else ModelFactory.create_model(spec.model_type, named)
-            check_options(spec, OUTPUTS.get(spec.model_type), estimator)
-        return source
+            _check_estimator(spec, spec.model_type)
+            return source
+        refused = []
+        for model_type in model_types_of(spec.hyperparameters):
+            try:
+                _check_estimator(spec, model_type)
+            except TrainingError as error:
+                refused.append(error)
+            else:
+                return source
+        raise refused[0]
 
     def _no_dataset(self) -> InvalidRequestError:
         return InvalidRequestError(
@@ -469,6 +473,14 @@ class Trainer:
             ModelLoadError: The path is not one that ``save_checkpoint`` returned for this tenant, or can't be read.
         """
         return self._checkpoints.load(Path(path))
+
+
+def _check_estimator(spec: TrainSpec, model_type: str) -> None:
+    """Refuse hyperparameters with which no estimator of a model type can be made, and options that it does not take."""
+    check_hyperparameters(model_type, spec.hyperparameters)
+    named = None if selects(model_type, spec.hyperparameters) else dict(spec.hyperparameters)
+    estimator = None if named is None else ModelFactory.create_model(model_type, named)
+    check_options(spec, OUTPUTS.get(model_type), estimator)
 
 
 def _of_job(attempt: TrainingAttempt) -> dict[str, Any]:

@@ -6,8 +6,12 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from ml_core import MLSystem, ModelManager, ModelRegistry, Predictor, Trainer
 from ml_core.database.connection import DatabaseConnection
@@ -308,3 +312,30 @@ def test_versions_are_a_data_frame(system: MLSystem) -> None:
     assert "0.3" in system.versions("tickets")._repr_html_()
     assert "0.3 ✓" in system.registry.compare_versions("tickets", "1", "3")._repr_html_()
     assert len(system.versions("absent").to_frame()) == 0
+
+
+def test_a_column_has_a_name_of_a_bounded_length_at_every_door(system: MLSystem, tmp_path: Path) -> None:
+    """In memory, in a file and in a model of one's own; the message shows how the name begins."""
+    longest, too_long = "q" * 250, "q" * 251
+    frame, labels = split_target(tickets(), "category")
+    good, bad = (frame.rename(columns={"subject": name}) for name in (longest, too_long))
+    bad.to_csv(tmp_path / "t.csv", index=False)
+    bad.to_parquet(tmp_path / "t.parquet")
+    own = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    joblib.dump(own.fit(bad[[too_long]], labels), tmp_path / "own.joblib")
+    doors = [
+        lambda: system.train_model("t", "classification", (bad, labels), None, FAST),
+        lambda: system.train_model("t", "classification", (bad.to_dict("records"), labels), None, FAST),
+        lambda: system.datasets.create("t", bad),
+        lambda: system.datasets.from_file("t", tmp_path / "t.csv"),
+        lambda: system.datasets.from_file("t", tmp_path / "t.parquet"),
+        lambda: system.models.register_model("t", "classification", tmp_path / "own.joblib", sample=bad.head()),
+    ]
+    for door in doors:
+        with pytest.raises(MLFrameworkError, match=r"'q{60}…' has 251 characters; 250 are allowed. Rename"):
+            door()
+    with pytest.raises(MLFrameworkError, match="Read the file first"):
+        system.datasets.create("t", tmp_path / "t.csv")
+    assert system.datasets.list().items == []
+    result = system.train_model("t", "classification", (good, labels), None, FAST)
+    assert system.predict("t", good.iloc[0].to_dict(), version=result["version"]) in set(labels)

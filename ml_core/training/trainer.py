@@ -30,6 +30,7 @@ from ml_core.models.store import open_store
 from ml_core.observability import NO_HOOKS, EndedTraining, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.settings import check_number
 from ml_core.training.attempt import NO_JOB, TrainingAttempt
 from ml_core.training.candidates import check_hyperparameters, model_types_of, selects
 from ml_core.training.checkpoints import JOB, CheckpointFolder, JobCheckpoints
@@ -264,7 +265,8 @@ class Trainer:
         from ml_core.observability.terminal import advancing
 
         with advancing(Console(stderr=True), f"Tuning {model_id}") as advance:
-            of = (model_id, _spec(TrainSpec, fields), search, cpus or os.cpu_count() or 1, given)
+            cpu_count = cpus if cpus is not None else os.cpu_count() or 1
+            of = (model_id, _spec(TrainSpec, fields), search, cpu_count, given)
             return self.tune_spec(*of, on_trial=lambda log: advance(len(log.ended), log.total))
 
     def train_spec(
@@ -319,6 +321,7 @@ class Trainer:
         """
         with reported(self._hooks, self.tenant_id, model_id, attempt.on_stage) as stages:
             check_search(search, spec)
+            check_number("cpus", cpus)
             plan = self._planner.plan(ModelId(model_id), spec, given, enter=stages.enter)
             model_type = plan.request.model_type_in_use
             spaces = spaces_of(search, model_type, spec.hyperparameters)
@@ -350,6 +353,9 @@ class Trainer:
             InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``check_spec``.
         """
+        check_number("cores", cores)
+        if available_cores is not None:
+            check_number("available_cores", available_cores)
         source = self.check_spec(model_id, spec)
         if source is None:
             raise self._no_dataset()

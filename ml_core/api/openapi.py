@@ -100,8 +100,8 @@ def _add_errors(document: dict[str, Any]) -> None:
     meanings = {**{str(status): _MEANINGS[status] for status in sorted(_MEANINGS)}, "default": "Any other failure."}
     for operations in document["paths"].values():
         for operation in operations.values():
-            for status, meaning in meanings.items():
-                operation["responses"][status] = {"description": meaning, "content": content}
+            for status, text in meanings.items():
+                operation["responses"][status] = {"description": text, "content": content}
 
 
 def _with_readable_names(document: dict[str, Any]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def test_a_flipped_byte_is_not_loaded(mlcore, tenant, tmp_path, cli_home):
     data[100] ^= 1
     path.chmod(0o600)
     path.write_bytes(bytes(data))
-    result = mlcore("predict", "-t", tenant, "-m", "m", "--file", file)
+    result = mlcore("predict", "-t", tenant, "-m", "m", file)
     assert result.code == 1
     assert "sha256" in result.err.lower() or "digest" in result.err.lower()
 

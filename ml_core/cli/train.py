@@ -93,7 +93,7 @@ def train(
         if file is not None or validation is not None:  # checked before an upload that may be for nothing
             for source in (file, validation):
                 if source is not None:
-                    require_source(source)
+                    require_source(source, encoding)
             for text in client.models.check_training(name, **training).notes:
                 note(f"Note: {text}", style="")
         if file is not None:

@@ -287,7 +287,7 @@ REFUSED_WITHOUT_DATA = {
     ("--validation", "no_such/*.csv"): "names no file",
     ("--version", "a b"): "not a valid version name",
     ("--dataset", "A table"): "not a valid dataset name",
-    ("--encoding", "utf-7.5"): "utf-7.5",
+    ("--encoding", "utf-7.5"): "is not an encoding",
 }
 """Options of a training → what the message has."""
 
@@ -300,6 +300,7 @@ def test_what_no_data_can_mend_is_refused_before_the_upload(mlcore, tenant, tmp_
     result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome", *options)
     assert result.code in (1, 2)
     assert REFUSED_WITHOUT_DATA[options] in result.err, result.err
+    assert "Storing" not in result.err
     assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
 
 

@@ -261,10 +261,11 @@ def test_a_frame_without_rows_has_none():
     assert rows_from_frame(pd.DataFrame({"a": []})) == []
 
 
-def test_an_unknown_encoding(write):
-    """Names encodings that exist."""
-    with pytest.raises(DataProcessingError, match="'klingon' is not an encoding"):
-        read_table(write("t.csv", "a\n1\n"), encoding="klingon")
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "a\0b"])
+def test_an_unknown_encoding(write, encoding):
+    """Names encodings that exist; one of bytes is no encoding of texts."""
+    with pytest.raises(DataProcessingError, match=r"is not an encoding\. Use one such as utf-8"):
+        read_table(write("t.csv", "a\n1\n"), encoding=encoding)
 
 
 CELLS = st.text(st.sampled_from('ab"; ,\t\r\n\ufeff\0\u00e9\u2028'), max_size=4)

@@ -70,6 +70,9 @@ def as_frame(data: Any) -> pd.DataFrame:
     if isinstance(data, str | PathLike):
         what = f"{shown(data, 80)} is the name of a file, not a table."
         raise DataProcessingError(what, remedy="Read the file first, as with pandas.read_csv.", stage="preprocess")
+    if hasattr(data, "toarray"):  # of scipy; pandas would take each row for a value
+        what = "A sparse matrix has no names of columns."
+        raise DataProcessingError(what, remedy="Give pandas.DataFrame.sparse.from_spmatrix(…).", stage="preprocess")
     try:
         if isinstance(data, Mapping):
             data = {name: column_of(values) for name, values in data.items()}

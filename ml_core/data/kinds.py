@@ -157,6 +157,10 @@ def infer_kind(evidence: Evidence) -> Inference:
     """
     dtype = evidence.values.dtype
     if isinstance(dtype, pd.CategoricalDtype):  # first: pandas takes a categorical of booleans for booleans
+        if isinstance(dtype.categories, pd.IntervalIndex | pd.PeriodIndex):  # of pandas.cut
+            example = dtype.categories[0]
+            what = f"holds categories of type {type(example).__name__}, such as {shown(example)}."
+            raise evidence.error(what, "Turn them into strings: frame[column].astype(str).")
         return unless_constant(evidence, ColumnKind.CATEGORY)
     if holds_objects(evidence.values):
         return _infer_objects(evidence)

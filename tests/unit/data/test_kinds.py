@@ -305,7 +305,7 @@ def test_a_tenth_of_the_values_may_be_mistakes(rows):
 def test_categories_of_no_plain_type_are_refused(values):
     """As ``pandas.cut`` makes them; the message says how to give them."""
     with pytest.raises(DataProcessingError, match=r"holds categories of type (Interval|Period).*astype\(str\)"):
-        infer(values)
+        infer(pd.Series(values))
 
 
 def test_a_sparse_matrix_is_refused_as_what_it_is():

@@ -311,3 +311,15 @@ def test_a_training_without_a_target_is_refused_before_the_upload(mlcore, tenant
     result = mlcore("train", file, "-t", tenant, "-m", "m")
     assert (result.code, "Give the target" in result.err) == (1, True), result.err
     assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
+
+
+def test_a_version_of_a_dataset_is_measured_on_a_file(mlcore, tenant, tmp_path):
+    """The file becomes a dataset of its own, named after the first."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    common = ("-t", tenant, "-m", "m", "--target", "outcome", "-p", "algorithm=decision_tree")
+    assert mlcore("train", file, *common).code == 0
+    again = mlcore("train", "--dataset", "m@1", "--validation", file, *common)
+    assert again.code == 0, again.err
+    names = [each["dataset_id"] for each in mlcore("datasets", "list", "-t", tenant, "--json").json["items"]]
+    assert names == ["m", "m-validation"]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pickle
 from decimal import Decimal
 
 import numpy as np
@@ -120,6 +121,8 @@ def test_a_byte_that_is_not_utf_8_far_into_the_file(write):
         ("t.csv", "a,b\n1,2\n".encode("utf-16-be"), "encoding, such as utf-16-be"),
         ("t.csv", b"PK\x03\x04rest", "is an Excel workbook or a zip archive"),
         ("t.csv", b"\xd0\xcf\x11\xe0rest", "is an Excel workbook"),
+        ("t.csv", pickle.dumps([1]), "is a pickle"),
+        ("t.csv", b"ARROW1\0\0rest", "is an Arrow"),
         ("t.csv", b"\x28\xb5\x2f\xfdrest", "compressed with zstd"),
         ("t.csv.gz", gzip.compress(b"PAR1rest", mtime=0), "is a Parquet file"),
         ("caf\u0301.csv", "caf\u0301,caf\u00e9\n1,2\n".replace("caf\u0301", "cafe\u0301"), "several columns called"),

@@ -45,9 +45,16 @@ from sklearn.tree import DecisionTreeRegressor
 from ml_core.data.reading import rows_from_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import DataProcessingError, ModelLoadError, RefusedArtifactError, UnsafeArtifactError
+from ml_core.exceptions import (
+    DataProcessingError,
+    ModelLoadError,
+    ModelSaveError,
+    RefusedArtifactError,
+    UnsafeArtifactError,
+)
 from ml_core.ids import TenantId
 from ml_core.manager import ModelManager
+from ml_core.registry.model_registry import ModelRegistry
 from ml_core.settings import ServingSettings
 from support.inprocess_cell import make_cell, promote
 
@@ -335,3 +342,10 @@ def test_a_class_of_a_script_is_refused_with_where_to_put_it(manager, tmp_path, 
     joblib.dump(model, tmp_path / "m.joblib")
     with pytest.raises(RefusedArtifactError, match=r"__main__\.OfScript.*put it as a class into a module"):
         manager.register_model("m", "classification", tmp_path / "m.joblib", sample=FRAME.head(5))
+
+
+def test_a_model_in_the_place_of_its_file_is_refused(manager, db):
+    """The message says how it becomes a file."""
+    for register in (manager.register_model, ModelRegistry(db, manager.tenant_id).register_version):
+        with pytest.raises(ModelSaveError, match=r"is a LogisticRegression\. Write the model with joblib\.dump"):
+            register("m", "1", LogisticRegression())

@@ -15,7 +15,7 @@ from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.store import open_store
 from ml_core.registry.pages import every
 from ml_core.registry.promotion.environments import EnvironmentRepository
-from ml_core.registry.versions.intake import Submission, read_file
+from ml_core.registry.versions.intake import Submission, path_of, read_file
 from ml_core.registry.versions.models import ModelRepository, ModelSummary
 from ml_core.registry.versions.repository import VersionRepository
 
@@ -88,7 +88,7 @@ class ModelManager:
         submission = Submission(
             model_id=model_id, version=version, model_type=model_type, metadata=metadata or {}, sample=sample
         )
-        path = Path(model_path)
+        path = path_of(model_path)
         if path.suffix.lower() in joblib_import.SUFFIXES:
             data = skops_format.dump(joblib_import.read_joblib(path))
         else:

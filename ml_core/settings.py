@@ -18,15 +18,47 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ml_core.exceptions import ConfigurationError
+from ml_core.exceptions import ConfigurationError, shown
+
+MOST = 2**31
+"""Of a number without a bound of its own. Operating systems and Postgres wait no longer, and nothing needs more."""
+MANY = 2**62
+"""Of rows and bytes that no memory has to hold."""
+_LONG_DAYS = 36_500
 
 
-def _setting(variable: str, default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"variable": variable, "meaning": meaning})
+def _setting(variable: str, default: Any, meaning: str, most: float = MOST) -> Any:
+    return field(default=default, metadata={"variable": variable, "meaning": meaning, "most": most})
 
 
 def _secret(variable: str, meaning: str) -> Any:
     return field(default=None, repr=False, metadata={"variable": variable, "meaning": meaning, "is_secret": True})
+
+
+def check_number(name: str, value: Any, most: float = MOST, remedy: str = "Correct it, or leave it out.") -> None:
+    """Refuse a setting or argument that is not a number above 0 and up to ``most``.
+
+    Raises:
+        ConfigurationError: It is not; names it.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= most:
+        raise ConfigurationError(
+            f"{name} is {shown(value)}: it must be a number above 0, up to {most:,}.", remedy=remedy, setting=name
+        )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group of settings, whose numbers are checked however it is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                check_number(each.metadata["variable"], value, each.metadata["most"], "Correct or unset it.")
 
 
 def required(value: str | None, variable: str, who: str) -> str:
@@ -48,7 +80,7 @@ def default_home() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseSettings:
+class DatabaseSettings(_Group):
     """The database of the registry; without a URL the embedded server under ``MLCORE_HOME``."""
 
     url: str | None = _secret(
@@ -81,6 +113,7 @@ class DatabaseSettings:
     )
 
     def __post_init__(self) -> None:
+        _Group.__post_init__(self)  # dataclasses with slots have no super()
         # Without this, a process that lacks one variable would start a server and work with its empty registry.
         _require(
             self.url is not None or (self.owner_url is None and self.ingest_url is None),
@@ -91,7 +124,7 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySettings:
+class RegistrySettings(_Group):
     """The registry."""
 
     environments: str = _setting(
@@ -114,7 +147,7 @@ RESERVED_MODULES = sys.stdlib_module_names | {
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSettings:
+class ModelSettings(_Group):
     """What artifacts may hold."""
 
     trusted_modules: str = _setting(
@@ -146,7 +179,7 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ServingSettings:
+class ServingSettings(_Group):
     """The limits of one replica."""
 
     default_timeout_ms: int = _setting(
@@ -194,7 +227,7 @@ class ServingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiSettings:
+class ApiSettings(_Group):
     """The limits of the control API."""
 
     # A table of 100 million rows is about 10 GB of CSV.
@@ -202,18 +235,22 @@ class ApiSettings:
         "MLCORE_MAX_UPLOAD_BYTES",
         64 * 2**30,
         "Bytes of one uploaded file, and of the table in it once it is decoded; more is 413.",
+        MANY,
     )
     # A Parquet file of some kilobytes may hold any number of equal rows.
     max_upload_rows: int = _setting(
-        "MLCORE_MAX_UPLOAD_ROWS", 100_000_000, "Rows of the table in one file that becomes a dataset; more is 413."
+        "MLCORE_MAX_UPLOAD_ROWS",
+        100_000_000,
+        "Rows of the table in one file that becomes a dataset; more is 413.",
+        MANY,
     )
     max_upload_cells: int = _setting(
-        "MLCORE_MAX_UPLOAD_CELLS", 2_000_000_000, "Rows times columns of such a table; more is 413."
+        "MLCORE_MAX_UPLOAD_CELLS", 2_000_000_000, "Rows times columns of such a table; more is 413.", MANY
     )
 
 
 @dataclass(frozen=True, slots=True)
-class JobSettings:
+class JobSettings(_Group):
     """Jobs."""
 
     cpus: float = _setting("MLCORE_JOB_CPUS", 1.0, "Cores that jobs may use at the same time; others wait.")
@@ -228,7 +265,7 @@ class JobSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class PlatformSettings:
+class PlatformSettings(_Group):
     """The embedded platform on one machine."""
 
     home: Path = field(
@@ -238,7 +275,7 @@ class PlatformSettings:
             "meaning": "Folder for the embedded database, artifacts, logs and state.",
         },
     )
-    http_port: int = _setting("MLCORE_HTTP_PORT", 8000, "Port of the ingress on 127.0.0.1.")
+    http_port: int = _setting("MLCORE_HTTP_PORT", 8000, "Port of the ingress on 127.0.0.1.", 2**16 - 1)
     replicas: int = _setting(
         "MLCORE_REPLICAS",
         2,
@@ -255,8 +292,8 @@ class PlatformSettings:
     )
 
     def __post_init__(self) -> None:
+        _Group.__post_init__(self)
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
-        _require(0 < self.http_port < 2**16, "MLCORE_HTTP_PORT", f"is {self.http_port}. Use a port from 1 to 65535")
 
     @property
     def artifact_root(self) -> Path:
@@ -275,7 +312,7 @@ class PlatformSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ArtifactSettings:
+class ArtifactSettings(_Group):
     """The artifact store; by default the folder ``artifacts`` under ``MLCORE_HOME``.
 
     Credentials are not settings: they come from the ``AWS_*`` variables, AWS's shared files or the machine's role.
@@ -306,6 +343,7 @@ class ArtifactSettings:
     )
 
     def __post_init__(self) -> None:
+        _Group.__post_init__(self)
         # The value is not in the message: it may contain a password.
         _require(
             self.url is None or re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[\w.=+/-]*)?", self.url) is not None,
@@ -330,13 +368,14 @@ class ArtifactSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionSettings:
+class CollectionSettings(_Group):
     """Garbage collection."""
 
     retention_days: float = _setting(
         "MLCORE_RETENTION_DAYS",
         30.0,
         "Days for which archived versions, models and datasets are kept before `mlcore gc` collects them.",
+        _LONG_DAYS,
     )
     grace_s: float = _setting(
         "MLCORE_ORPHAN_GRACE_S",
@@ -346,11 +385,14 @@ class CollectionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionLogSettings:
+class PredictionLogSettings(_Group):
     """The prediction log."""
 
     retention_days: int = _setting(
-        "MLCORE_PREDICTION_LOG_RETENTION_DAYS", 30, "Whole days that predictions, labels and counts of losses are kept."
+        "MLCORE_PREDICTION_LOG_RETENTION_DAYS",
+        30,
+        "Whole days that predictions, labels and counts of losses are kept.",
+        _LONG_DAYS,
     )
     # Batches of half of that time cost PostgreSQL a fifth more for each row.
     flush_s: float = _setting(
@@ -366,7 +408,7 @@ class PredictionLogSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class OidcSettings:
+class OidcSettings(_Group):
     """Tokens of an OpenID Connect issuer, accepted in addition to API keys, and the console's sign-in with it."""
 
     issuer: str | None = _setting(
@@ -424,7 +466,7 @@ class OidcSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ObservabilitySettings:
+class ObservabilitySettings(_Group):
     """Metrics and traces of a process of the platform."""
 
     metrics: bool = _setting(
@@ -446,7 +488,7 @@ class ObservabilitySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientSettings:
+class ClientSettings(_Group):
     """The platform that the CLI uses."""
 
     url: str | None = _setting("MLCORE_URL", None, "Address of the ingress, such as http://127.0.0.1:8000.")
@@ -553,10 +595,6 @@ def _convert(kind: Any, variable: str, text: str) -> Any:
         raise ConfigurationError(
             f"{variable}={text!r} is not a valid {target.__name__}.", remedy="Correct or unset it.", setting=variable
         ) from None
-    if target is not bool and isinstance(value, int | float) and value <= 0:
-        raise ConfigurationError(
-            f"{variable}={text} must be positive.", remedy="Correct or unset it.", setting=variable
-        )
     return value
 
 

@@ -34,6 +34,7 @@ from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.lists import Versions
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.settings import check_number
 from ml_core.training.trainer import Trainer, TrainingOptions
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class MLSystem:
 
     Raises:
         InvalidNameError: The tenant's name is not valid.
+        ConfigurationError: The bound is out of range.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class MLSystem:
         hooks: Hooks = NO_HOOKS,
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
+        check_number("max_memory_mb", max_memory_mb)
         self._db = db
         self._hooks = hooks
         root = Path(storage_path) if storage_path is not None else db.settings.platform.artifact_root
@@ -108,7 +111,7 @@ class MLSystem:
         self.datasets = DatasetRepository(db, self.tenant_id)
         self.predictions = PredictionRepository(db, self.tenant_id)
         self.quality = Quality(db, self.tenant_id)
-        self._max_memory_bytes = max_memory_mb * _MIB
+        self._max_memory_bytes = int(max_memory_mb * _MIB)
         self._table = self._empty_table()
 
     def __repr__(self) -> str:

@@ -87,22 +87,23 @@ TenantAccess = Annotated[Access, Depends(_of_tenant)]
 
 
 def needs(
-    scope: Scope, *, is_checked_first: bool = True, receives: tuple[str, ...] = (), answers_secret: bool = False
+    scope: Scope, *, moves_pointer: bool = False, receives: tuple[str, ...] = (), answers_secret: bool = False
 ) -> dict[str, Any]:
     """The part of an operation's OpenAPI description that says which scope it needs; ``Operation`` enforces it.
 
     Args:
         scope: The scope.
-        is_checked_first: Whether a key without it is refused before anything else. False where the registry decides,
-            because another scope will do too, such as ``promote:staging``.
+        moves_pointer: Whether the operation moves a pointer of the environment in the path: ``promote:<environment>``
+            will do, too, and is needed where the environment is protected.
         receives: The media types of a body that the operation receives into a file itself; none: JSON, or no body.
         answers_secret: Whether the answer holds a secret, which is not kept for a request that is repeated.
     """
     described: dict[str, Any] = {
         "security": [{"key": [scope.value]}],
         "x-scope": scope.value,
-        "x-scope-is-checked-first": is_checked_first,
     }
+    if moves_pointer:
+        described["x-moves-pointer"] = True
     if answers_secret:
         described["x-answer-is-secret"] = True
     if receives:
@@ -117,7 +118,7 @@ def remembered_caller(request: Request) -> DatabaseConnection | None:
     tenant, authorization = request.path_params.get("tenant"), request.headers.get("authorization")
     if authorization is None:
         return None
-    principal = services.authentication.remembered(None if tenant is None else TenantId(tenant), authorization)
+    principal = services.authentication.remembered(tenant, authorization)
     return None if principal is None else services.db.acting_as(principal, request.state.request_id)
 
 
@@ -146,12 +147,12 @@ def acting_for(
         TenantNotFoundError: There is no such tenant, or the key or token is for another.
         PermissionDeniedError: The key or token is for a tenant, and the operation is over all tenants.
         IssuerUnavailableError: The keys of the token's issuer can't be read.
+        InvalidNameError: The tenant's name is none, and the key or token is for all tenants.
     """
-    tenant_id = None if tenant is None else TenantId(tenant)
     if authorization is None and services.operator is not None:
         principal = services.operator
     else:
-        principal = services.authentication.authenticate(tenant_id, authorization)
-    if tenant_id is not None and principal.tenant_id is None:
-        TenantRepository(services.db).get(tenant_id)  # of what belongs to no tenant nothing is asked
+        principal = services.authentication.authenticate(tenant, authorization)
+    if tenant is not None and principal.tenant_id is None:
+        TenantRepository(services.db).get(TenantId(tenant))  # of what belongs to no tenant nothing is asked
     return services.db.acting_as(principal, request_id)

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from ml_core.api import examples
+from ml_core.api.meanings import PARAMETERS, meaning
 from ml_core.api.schemas.base import ErrorAnswer
 
 _DESCRIPTION = """
@@ -71,6 +72,10 @@ def describe(app: FastAPI) -> None:
             }
             _add_errors(made)
             made = _with_readable_names(made)
+            for name, schema in made["components"]["schemas"].items():
+                for field, described in schema.get("properties", {}).items():
+                    if "description" not in described:
+                        described["description"] = meaning(name, field)
             made["tags"] = [{"name": noun, "description": text} for noun, text in _NOUNS.items()]
             for operations in made["paths"].values():
                 for operation in operations.values():
@@ -95,8 +100,8 @@ def _add_errors(document: dict[str, Any]) -> None:
     meanings = {**{str(status): _MEANINGS[status] for status in sorted(_MEANINGS)}, "default": "Any other failure."}
     for operations in document["paths"].values():
         for operation in operations.values():
-            for status, meaning in meanings.items():
-                operation["responses"][status] = {"description": meaning, "content": content}
+            for status, text in meanings.items():
+                operation["responses"][status] = {"description": text, "content": content}
 
 
 def _with_readable_names(document: dict[str, Any]) -> dict[str, Any]:
@@ -121,5 +126,6 @@ def _complete(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
             parameter["example"] = examples.PATH[parameter["name"]]
+            parameter.setdefault("description", PARAMETERS[parameter["name"]])
     if name in examples.BODIES:
         operation["requestBody"]["content"]["application/json"]["example"] = examples.BODIES[name]

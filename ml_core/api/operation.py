@@ -27,10 +27,12 @@ from ml_core.api.errors import on_error
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, MLFrameworkError, status_of
+from ml_core.ids import TenantId
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
 from ml_core.registry.authentication import REMEMBERED_S
 from ml_core.registry.idempotency import BEAT_EVERY_S, IdempotencyRepository, Stored, other_request
 from ml_core.registry.limits import MAX_PAGE_SIZE
+from ml_core.registry.promotion.rules import require_move
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ def tags_of(texts: list[str] | None) -> dict[str, str]:
 class Operation(APIRoute):
     """A route that names the scope it needs; see ``access.needs``.
 
-    The caller is authenticated, and its scope checked, before the body is read.
+    The caller is authenticated, and its tenant and scope are checked, before anything else of the request is read.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -87,7 +89,7 @@ class Operation(APIRoute):
         if not self.operation_id or "x-scope" not in described:
             raise TypeError(f"The operation at {path} names no operation_id, or no scope: give openapi_extra=needs(…).")
         self._scope = Scope(described["x-scope"])
-        self._is_checked_first: bool = described["x-scope-is-checked-first"]
+        self._moves_pointer = "x-moves-pointer" in described
         self._receives_file = "requestBody" in described
         self._answers_secret = "x-answer-is-secret" in described
         self._reads_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
@@ -108,7 +110,10 @@ class Operation(APIRoute):
             if db is None:
                 db = await run_in_threadpool(caller, request)
             request.state.db = db
-            if self._is_checked_first:
+            if self._moves_pointer:
+                names = request.path_params
+                await run_in_threadpool(require_move, db, TenantId(names["tenant"]), names["environment"])
+            else:
                 db.principal.require(self._scope)
             body = b""
             if request.method in _WITH_BODY and not self._receives_file:

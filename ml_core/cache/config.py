@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ml_core.exceptions import ConfigurationError
+from ml_core.settings import MANY, MOST, check_number
 
 _URL = re.compile(r"(redis|rediss|unix)://.+")
 _BEFORE_HOST, _IN_QUERY = re.compile(r"(?<=://).*(?=@)"), re.compile(r"(?<=password=)[^&]*")
@@ -23,7 +24,7 @@ class CacheConfig:
             ``rediss://…`` for TLS or ``unix:///path``; None: a cache in this process. ``repr`` masks its credentials.
 
     Raises:
-        ConfigurationError: A bound is not positive, or ``url`` is not the address of a Redis server.
+        ConfigurationError: A bound is out of range, or ``url`` is not the address of a Redis server.
     """
 
     max_entries: int = 10_000
@@ -32,13 +33,8 @@ class CacheConfig:
     url: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_entries", "max_bytes", "ttl_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(
-                    f"CacheConfig({name}={getattr(self, name)}) must be positive.",
-                    remedy="To disable the cache, pass cache=None.",
-                    setting=name,
-                )
+        for name, most in (("max_entries", MANY), ("max_bytes", MANY), ("ttl_s", MOST)):
+            check_number(name, getattr(self, name), most, remedy="To disable the cache, pass cache=None.")
         if self.url is not None and _URL.fullmatch(self.url) is None:
             # The value is not in the message: it may contain a password.
             raise ConfigurationError(

@@ -14,7 +14,7 @@ import typer
 
 from ml_core.cli.actions import completing
 from ml_core.cli.console import answer, print_fields, print_page, print_rows, printed_as_json, say, step, transferring
-from ml_core.cli.options import FILES, CursorOption, EncodingOption, LimitOption
+from ml_core.cli.options import FILES, ArchivedOption, CursorOption, EncodingOption, LimitOption
 from ml_core.cli.quality import print_drifted
 from ml_core.cli.target import platform
 from ml_core.domain.columns import ColumnKind
@@ -35,7 +35,6 @@ ReferenceArgument = Annotated[
     str, typer.Argument(help="A version of a dataset: tickets_2026@3, or tickets_2026 for the newest.")
 ]
 VersionArgument = Annotated[str, typer.Argument(help="The version: tickets_2026@3.")]
-AllOption = Annotated[bool, typer.Option("--all", help="Include archived ones.")]
 _SOURCE = ("kind", "file", "url", "query", "dataset", "model_id", "version")
 _LISTED = ["reference", "row_count", "column_count", "size_bytes", "source", "created_at", "created_by"]
 _MOST_VALUES = 3  # of a category, in the table of the profile
@@ -44,7 +43,7 @@ _MOST_VALUES = 3  # of a category, in the table of the profile
 @app.command("create")
 def create(
     name: NameArgument,
-    from_: Annotated[str | None, typer.Option("--from", metavar="FILE", help=f"The table: {FILES}.")] = None,
+    table: Annotated[str | None, typer.Argument(metavar="FILE", help=f"The table: {FILES}.")] = None,
     sql: Annotated[str | None, typer.Option(help="A SELECT statement, instead of a file; needs --connection.")] = None,
     connection: Annotated[
         str | None,
@@ -60,14 +59,14 @@ def create(
     encoding: EncodingOption = "utf-8",
 ) -> None:
     """Register a table as the next version of a dataset. A table equal to the newest version is not stored again."""
-    if (from_ is None) == (sql is None) or (sql is None) != (connection is None):
+    if (table is None) == (sql is None) or (sql is None) != (connection is None):
         raise ConfigurationError(
             "A dataset is made from files, or from one query of a database.",
-            remedy="Give --from FILE, or --sql QUERY with --connection VARIABLE.",
-            setting="--from",
+            remedy="Give a FILE, or --sql QUERY with --connection VARIABLE.",
+            setting="FILE",
         )
-    with platform() as client, _file(from_, sql, connection, max_rows) as (file, source):
-        what = from_ or "the rows of the query"
+    with platform() as client, _file(table, sql, connection, max_rows) as (file, source):
+        what = table or "the rows of the query"
         with step(f"Storing {what}"), transferring() as progress, completing("datasets.create"):
             version = client.datasets.create(name, file, encoding=encoding, source=source, on_progress=progress)
         options = f"--tenant {client.tenant_id}"
@@ -123,23 +122,25 @@ def _url_in(variable: str) -> str:
 
 
 @app.command("list")
-def list_(limit: LimitOption = 50, cursor: CursorOption = None, all_: AllOption = False) -> None:
+def list_(archived: ArchivedOption = False, limit: LimitOption = 50, cursor: CursorOption = None) -> None:
     """List a tenant's datasets, each with its newest version."""
     with platform() as client:
-        page = client.datasets.list(include_archived=all_).page(limit=limit, cursor=cursor)
+        page = client.datasets.list(include_archived=archived).page(limit=limit, cursor=cursor)
         tenant = client.tenant_id
     names = ["dataset_id", "newest", "versions", "row_count", "size_bytes", "created_at", "created_by"]
-    empty = f"{tenant} has no dataset. Create one: mlcore datasets create NAME -t {tenant} --from FILE"
-    print_page(page, names, with_archived=all_, empty=empty)
+    empty = f"{tenant} has no dataset. Create one: mlcore datasets create NAME FILE -t {tenant}"
+    print_page(page, names, with_archived=archived, empty=empty)
 
 
 @app.command("versions")
-def versions(name: NameArgument, limit: LimitOption = 50, cursor: CursorOption = None, all_: AllOption = False) -> None:
+def versions(
+    name: NameArgument, archived: ArchivedOption = False, limit: LimitOption = 50, cursor: CursorOption = None
+) -> None:
     """List a dataset's versions, newest first."""
     with platform() as client:
-        page = client.datasets.versions(name, include_archived=all_).page(limit=limit, cursor=cursor)
-    empty = f"All versions of {name} are archived: --all shows them."
-    print_page(page, _LISTED, with_archived=all_, empty=empty, shown={"source": _source})
+        page = client.datasets.versions(name, include_archived=archived).page(limit=limit, cursor=cursor)
+    empty = f"All versions of {name} are archived: --archived shows them."
+    print_page(page, _LISTED, with_archived=archived, empty=empty, shown={"source": _source})
 
 
 @app.command("show")
@@ -178,7 +179,7 @@ def compare(
 @app.command("export")
 def export(
     reference: ReferenceArgument,
-    file: Annotated[Path, typer.Argument(help="A file that does not exist yet; .parquet or .csv.")],
+    output: Annotated[Path, typer.Option(help="A file that does not exist yet; .parquet or .csv.")],
 ) -> None:
     """Write a version to a file: Parquet, or CSV with the cells as they were given."""
     from ml_core.data.table_file import export_table
@@ -188,9 +189,9 @@ def export(
         downloaded = Path(folder) / "table.parquet"
         with transferring() as progress:
             client.datasets.download(version.dataset_id, downloaded, version.number, on_progress=progress)
-        export_table(downloaded, file)
-    document = {"reference": version.reference, "file": file, "row_count": version.row_count}
-    answer(document, f"Wrote {version.row_count:,} rows of {version.reference} to {file}.")
+        export_table(downloaded, output)
+    document = {"reference": version.reference, "file": output, "row_count": version.row_count}
+    answer(document, f"Wrote {version.row_count:,} rows of {version.reference} to {output}.")
 
 
 @app.command("archive")

@@ -8,8 +8,8 @@ import typer
 
 from ml_core.cli.console import print_rows, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import FILES, EncodingOption, ModelOption
-from ml_core.cli.predict import asked_version, cell_address, read_rows
+from ml_core.cli.options import EncodingOption, ModelOption
+from ml_core.cli.predict import RowOption, RowsArgument, asked_version, cell_address, rows_of
 from ml_core.cli.target import tenant_name
 from ml_core.ids import ModelId, TenantId
 
@@ -20,9 +20,10 @@ _MAX_ROWS = 100  # ``MAX_EXPLAINED_ROWS``, whose module imports NumPy
 
 
 def explain(
-    file: Annotated[str, typer.Argument(help=f"Rows: {FILES}.")],
     model: ModelOption,
-    rows: Annotated[int, typer.Option("--rows", min=1, max=_MAX_ROWS, help="The number of rows, from the first.")] = 5,
+    file: RowsArgument = None,
+    row: RowOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=_MAX_ROWS, help="Maximum number of rows.")] = 5,
     environment: Annotated[
         str | None, typer.Option("--environment", "-e", help="The environment whose version is explained.")
     ] = None,
@@ -38,7 +39,7 @@ def explain(
     asked = asked_version(environment, version)
     tenant_id, model_id = TenantId(tenant_name()), ModelId(model)
     cell = cell_address()
-    table = read_rows(file, encoding)[:rows]
+    table = rows_of(file, row, encoding)[:limit]
     if cell is not None:
         from ml_core.client import MLClient
 

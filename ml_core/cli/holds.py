@@ -14,12 +14,12 @@ ASKS = "tenant"
 
 app = typer.Typer(help="Place and release holds, which keep versions from being deleted.", no_args_is_help=True)
 
-NameOption = Annotated[str, typer.Option("--name", help="The hold, such as legal.")]
+NameArgument = Annotated[str, typer.Argument(help="The hold, such as legal.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why the version is kept.")]
 
 
 @app.command("place")
-def place(version: VersionOption, name: NameOption, reason: ReasonOption, model: ModelOption) -> None:
+def place(name: NameArgument, version: VersionOption, reason: ReasonOption, model: ModelOption) -> None:
     """Place a hold: the version and its bytes are kept until it is released."""
     with platform() as client:
         hold = client.holds.place(model, version, name, reason)
@@ -27,7 +27,7 @@ def place(version: VersionOption, name: NameOption, reason: ReasonOption, model:
 
 
 @app.command("release")
-def release(version: VersionOption, name: NameOption, model: ModelOption) -> None:
+def release(name: NameArgument, version: VersionOption, model: ModelOption) -> None:
     """Release a hold. The version does not change."""
     with platform() as client:
         client.holds.release(model, version, name)

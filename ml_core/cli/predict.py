@@ -18,16 +18,18 @@ from ml_core.settings import Settings
 
 ASKS = "tenant"
 
+RowsArgument = Annotated[str | None, typer.Argument(help=f"Rows: {FILES}.")]
+RowOption = Annotated[
+    list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object, instead of a FILE; repeat for several.")
+]
 _BATCH_ROWS = 1024
 _SHOWN = {"predictions", "probabilities", "version", "scores", "threshold", "intervals"}
 
 
 def predict(
     model: ModelOption,
-    row: Annotated[
-        list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object; repeat for several.")
-    ] = None,
-    file: Annotated[str | None, typer.Option("--file", "-f", metavar="FILE", help=f"Rows: {FILES}.")] = None,
+    file: RowsArgument = None,
+    row: RowOption = None,
     environment: Annotated[
         str | None, typer.Option("--environment", "-e", help="The environment whose version answers.")
     ] = None,
@@ -48,14 +50,10 @@ def predict(
 
     The version in production answers. If nothing is in production, the newest version answers, in this process only.
     """
-    if (row is None) == (file is None):
-        raise ConfigurationError(
-            "Give either --row or --file.", remedy="""For example --row '{"subject": "Login fails"}'."""
-        )
     asked = asked_version(environment, version)
     tenant_id, model_id = TenantId(tenant_name()), ModelId(model)
     cell = cell_address()
-    rows = [_parse_row(text) for text in row] if row is not None else read_rows(file or "", encoding)
+    rows = rows_of(file, row, encoding)
     wanted: dict[str, Any] = {"proba": proba, "scores": scores, "interval": interval}
     if cell is not None:
         from ml_core.client import MLClient
@@ -79,6 +77,25 @@ def _details(result: dict[str, Any], index: int) -> Iterator[str]:
         yield f"score {result['scores'][index]:.4f} (threshold {result['threshold']:.4f})"
     if "intervals" in result:
         yield "{} to {}".format(*(show(end) for end in result["intervals"][index]))
+
+
+def rows_of(file: str | None, row: list[str] | None, encoding: str) -> list[dict[str, Any]]:
+    """The rows of a table in files, see ``FILES``, or those of ``--row``.
+
+    Raises:
+        ConfigurationError: Both are given, or none.
+    """
+    if (row is None) == (file is None):
+        raise ConfigurationError(
+            "Give either a FILE or --row.", remedy="""For example --row '{"subject": "Login fails"}'."""
+        )
+    if row is not None:
+        return [_parse_row(text) for text in row]
+    from ml_core.data.reading import read_table, rows_from_frame
+    from ml_core.data.sources import gathered
+
+    with gathered(str(file), encoding) as table:
+        return rows_from_frame(read_table(table.path, encoding=encoding))
 
 
 def asked_version(environment: str | None, version: str | None) -> dict[str, Any]:
@@ -173,12 +190,3 @@ def _parse_row(text: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InvalidRequestError("--row must be a JSON object.", remedy="Write {column: value, …}.", field="--row")
     return row
-
-
-def read_rows(file: str, encoding: str) -> list[dict[str, Any]]:
-    """The rows of a table in files, see ``FILES``."""
-    from ml_core.data.reading import read_table, rows_from_frame
-    from ml_core.data.sources import gathered
-
-    with gathered(file, encoding) as table:
-        return rows_from_frame(read_table(table.path, encoding=encoding))

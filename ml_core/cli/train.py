@@ -29,8 +29,10 @@ from ml_core.cli.jobs import ended
 from ml_core.cli.options import FILES, EncodingOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.cli.training_options import trains
+from ml_core.data.sources import require_source
+from ml_core.domain.dataset import parse_reference
 from ml_core.exceptions import ConfigurationError, JobStateError, MLFrameworkError
-from ml_core.ids import ModelId
+from ml_core.ids import DatasetId, ModelId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.datasets import DatasetDetail
@@ -81,6 +83,7 @@ def train(
             remedy="Give one of them.",
             setting="--validation",
         )
+    table = DatasetId(dataset or name) if file is not None else parse_reference(dataset or "")[0]
     with (
         platform() as client,
         completing("jobs.submit", "datasets.create"),
@@ -90,12 +93,15 @@ def train(
     ):
         made = None
         if file is not None or validation is not None:  # checked before an upload that may be for nothing
+            for source in (file, validation):
+                if source is not None:
+                    require_source(source, encoding)
             for text in client.models.check_training(name, **training).notes:
                 note(f"Note: {text}", style="")
         if file is not None:
-            made = stored(client, dataset or name, file, encoding)
+            made = stored(client, table, file, encoding)
         if validation is not None:
-            held_out = stored(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
+            held_out = stored(client, f"{table[:_NAME_LENGTH]}-validation", validation, encoding)
             training["validation_dataset"] = held_out.reference
         reference = dataset if made is None else made.reference
         report = trained(client, name, reference or "", None if made is None else made.row_count, **training)

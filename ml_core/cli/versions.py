@@ -140,13 +140,13 @@ def register(
 @app.command("download")
 def download(
     version: VersionOption,
-    file: Annotated[Path, typer.Argument(help="A file that does not exist yet.")],
     model: ModelOption,
+    output: Annotated[Path, typer.Option(help="A file that does not exist yet.")],
 ) -> None:
     """Write a version's artifact to a file."""
     with platform() as client, transferring() as progress:
-        client.versions.download(model, version, file, on_progress=progress)
-    answer({"model_id": model, "version": version, "file": file}, f"Wrote version {version} of {model} to {file}.")
+        client.versions.download(model, version, output, on_progress=progress)
+    answer({"model_id": model, "version": version, "file": output}, f"Wrote version {version} of {model} to {output}.")
 
 
 @app.command("report")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import secrets
 import time
@@ -21,7 +20,7 @@ from pydantic import BaseModel
 
 from ml_core import exceptions
 from ml_core.client.calls import Call, Download, Form, Upload
-from ml_core.settings import LOOPBACK
+from ml_core.settings import LOOPBACK, check_number
 
 T = TypeVar("T")
 
@@ -42,6 +41,7 @@ def check_address(url: str, api_key: str | None, timeout_s: float) -> None:
     Raises:
         ConfigurationError: The address, the key or the timeout can't be used.
     """
+    check_number("timeout_s", timeout_s, remedy="Give a number of seconds.")
     try:
         address = httpx.URL(url)
         is_address = address.scheme in ("http", "https") and bool(address.host)
@@ -55,8 +55,6 @@ def check_address(url: str, api_key: str | None, timeout_s: float) -> None:
             "Give the whole key, as it was shown once: mlk_….",
             "api_key",
         )
-    elif not 0 < timeout_s < math.inf:
-        what, remedy, setting = f"timeout_s is {timeout_s}", "Give a number of seconds above 0.", "timeout_s"
     else:
         return
     raise exceptions.ConfigurationError(f"{what}.", remedy=remedy, setting=setting)

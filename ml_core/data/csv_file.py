@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from ml_core.data.table_file import GROUP_BYTES, group_rows, too_long_rows
+from ml_core.domain.columns import check_lengths
 from ml_core.domain.values import composed
 from ml_core.exceptions import Action, DataProcessingError
 
@@ -46,6 +47,9 @@ _OTHERS = {
     PARQUET_MAGIC: ("a Parquet file", "Rename it to .parquet."),
     b"PK\x03\x04": ("an Excel workbook or a zip archive", "Save the sheet as CSV UTF-8, or unpack the archive."),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook of the old format", "Save the sheet as CSV UTF-8."),
+    # Of the protocols since Python 3.0. No text in UTF-8 begins so.
+    **dict.fromkeys((b"\x80\x03", b"\x80\x04", b"\x80\x05"), ("a pickle", "Write the table with frame.to_parquet.")),
+    b"ARROW1": ("an Arrow (Feather) file", "Write the table as Parquet."),
     b"BZh": ("compressed with bzip2", "Unpack it, or compress it with gzip."),
     b"\xfd7zXZ": ("compressed with xz", "Unpack it, or compress it with gzip."),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Unpack it, or compress it with gzip."),
@@ -139,6 +143,7 @@ class CsvFile:
         while not names[-1]:
             names.pop()  # delimiters at the end of the line
         check_names(names, self.path)
+        check_lengths(names)
         return [name or f"Unnamed: {index}" for index, name in enumerate(names)], self.first_line + reader.line_num
 
     def _plain(self, lines: list[str], names: list[str]) -> tuple[list[Any], int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ml_core.data.tables import NULLABLE
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import category_text, composed, is_missing
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import DataProcessingError, shown
 
 DECIMAL_COMMA = "decimal_comma"
 _MISSING_CATEGORY = "missing"
@@ -66,6 +67,12 @@ def as_frame(data: Any) -> pd.DataFrame:
         DataProcessingError: The data is not a table.
     """
     data = as_pandas(data)
+    if isinstance(data, str | PathLike):
+        what = f"{shown(data, 80)} is the name of a file, not a table."
+        raise DataProcessingError(what, remedy="Read the file first, as with pandas.read_csv.", stage="preprocess")
+    if hasattr(data, "toarray"):  # of scipy; pandas would take each row for a value
+        what = "A sparse matrix has no names of columns."
+        raise DataProcessingError(what, remedy="Give pandas.DataFrame.sparse.from_spmatrix(…).", stage="preprocess")
     try:
         if isinstance(data, Mapping):
             data = {name: column_of(values) for name, values in data.items()}

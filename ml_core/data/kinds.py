@@ -21,7 +21,7 @@ import pandas as pd
 from ml_core.data.cells import cells_of, decimal_of, has_decimal_comma
 from ml_core.data.evidence import Evidence, Inference, fits, holds_objects, infer_numbers, unless_constant
 from ml_core.data.strings import FEW_MIXED, infer_strings, is_code, order_of_datetimes
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, check_lengths
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import category_text, composed, read_category, read_datetime, read_number
 from ml_core.exceptions import DataProcessingError, shown
@@ -98,7 +98,7 @@ def check_table(n_rows: int, names: Sequence[str], kinds: Mapping[str, ColumnKin
     """Check what of ``infer_columns`` concerns the whole table.
 
     Raises:
-        DataProcessingError: No row, no column, a name used twice, or ``kinds`` names no column.
+        DataProcessingError: No row, no column, a name used twice or too long, or ``kinds`` names no column.
     """
     if not names or not n_rows:
         raise DataProcessingError(
@@ -111,6 +111,7 @@ def check_table(n_rows: int, names: Sequence[str], kinds: Mapping[str, ColumnKin
         raise DataProcessingError(
             f"Two columns are called {twice!r}.", remedy="Rename one of them.", column=twice, stage="infer"
         )
+    check_lengths(names)
     for name in kinds:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=3) or names[:10]
@@ -156,6 +157,10 @@ def infer_kind(evidence: Evidence) -> Inference:
     """
     dtype = evidence.values.dtype
     if isinstance(dtype, pd.CategoricalDtype):  # first: pandas takes a categorical of booleans for booleans
+        if isinstance(dtype.categories, pd.IntervalIndex | pd.PeriodIndex):  # of pandas.cut
+            example = dtype.categories[0]
+            what = f"holds categories of type {type(example).__name__}, such as {shown(example)}."
+            raise evidence.error(what, "Turn them into strings: frame[column].astype(str).")
         return unless_constant(evidence, ColumnKind.CATEGORY)
     if holds_objects(evidence.values):
         return _infer_objects(evidence)

@@ -20,7 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml_core.data.csv_file import SUFFIXES, CsvFile, check_names, is_parquet, unreadable
+from ml_core.data.sources import check_encoding
 from ml_core.data.tables import frame_of
+from ml_core.domain.columns import check_lengths
 from ml_core.domain.values import is_missing
 from ml_core.exceptions import Action
 
@@ -82,6 +84,7 @@ def is_csv(path: Path) -> bool:
 @contextmanager
 def reading(path: Path | str, encoding: str) -> Iterator[None]:
     """Report any failure to read a file as a ``DataProcessingError``, see ``read_table``."""
+    check_encoding(encoding)
     try:
         yield
     except FileNotFoundError as error:
@@ -97,10 +100,6 @@ def reading(path: Path | str, encoding: str) -> Iterator[None]:
             f"Give its encoding, such as {other}, or save it as UTF-8.",
             action=Action.of("datasets.create", encoding=other.split()[0]),
         ) from error
-    except LookupError as error:
-        if type(error) is not LookupError:  # such as KeyError, which no encoding is the cause of
-            raise
-        raise unreadable(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise unreadable(f"{path} is not a complete gzip file: {error}.", "Compress it again.") from error
     except pa.ArrowException as error:
@@ -141,6 +140,7 @@ def schema_of(schema: pa.Schema, path: Path | str) -> pa.Schema:
     """
     names = [name for name in schema.names if not name.startswith(_NAMELESS_INDEX)]
     check_names(names, path)  # pyarrow selects by name, and fails where there are two
+    check_lengths(names)
     fields = [*(schema.field(name) for name in names), *((name, pa.int64()) for name, _, _ in _counters(schema))]
     return pa.schema(fields)
 

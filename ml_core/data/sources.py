@@ -5,6 +5,7 @@ An address is opened with the credentials of this process. A server must pass no
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ml_core.exceptions import DataProcessingError, listed
+from ml_core.exceptions import DataProcessingError, InvalidRequestError, listed, shown
 
 # Google's client repeats a request for 15 minutes where no limit is given.
 _STORES = {"s3": "s3://{}", "gs": "gs://{}?retry_limit_seconds=30"}
@@ -31,6 +32,7 @@ _REFUSED = re.compile(
     "UNAUTHENTICATED|access token"
 )
 _COPIED_BYTES = 2**22
+_PARQUET_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def gathered(source: Any, encoding: str = "utf-8") -> Iterator[GatheredTable]:
         DataProcessingError: There is no such file, the store can't be read, or the files are not one table; ``stage``
             is ``read``.
     """
+    check_encoding(encoding)
     if not isinstance(source, str | Path):
         with tempfile.TemporaryDirectory(prefix="mlcore-source-") as folder:
             yield _written(source, Path(folder) / "frame.parquet")
@@ -113,6 +116,49 @@ def gathered(source: Any, encoding: str = "utf-8") -> Iterator[GatheredTable]:
         except DataProcessingError as error:
             error.message = error.message.replace(str(table.path), table.facts["file"])
             raise
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse what is no encoding of texts.
+
+    Raises:
+        DataProcessingError: It is none; ``stage`` is ``read``.
+    """
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    except (LookupError, ValueError) as error:
+        what = f"{shown(encoding, 40)} is not an encoding."
+        raise _refused(what, "Use one such as utf-8, latin-1 or cp1252.") from error
+
+
+def require_source(source: str, encoding: str) -> None:
+    """Refuse a source and an encoding, as for ``gathered``, that can't be right; nothing is copied.
+
+    Raises:
+        InvalidRequestError, DataProcessingError: There is no file, it can't be read, or the encoding does not exist.
+    """
+    check_encoding(encoding)
+    path = _only_file(source)
+    if path is not None:
+        is_parquet(path)
+        return
+    with explained(source):
+        find(source, Path())
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file of this machine is a Parquet file.
+
+    Raises:
+        InvalidRequestError: It can't be read.
+    """
+    try:
+        with path.open("rb") as opened:
+            return opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+    except OSError as error:
+        raise InvalidRequestError(
+            f"{path} can't be read: {error.strerror}.", remedy="Name a CSV or Parquet file.", field="file"
+        ) from error
 
 
 def _written(source: Any, path: Path) -> GatheredTable:

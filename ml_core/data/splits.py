@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import DataProcessingError, shown
 
 Positions = NDArray[np.intp]
 
@@ -45,6 +45,8 @@ def split_rows(
     """
     target = np.asarray(y)
     _check_sizes(len(target), test_size, val_size)
+    if not isinstance(random_state, int | np.integer) or not 0 <= random_state < 2**32:
+        raise _error(f"random_state is {shown(random_state)}.", "Give a whole number from 0 up, below 2**32.")
     if groups is not None and times is not None:
         raise _error("A split is by group or by time, not by both.", "Give one of them.")
     rows = np.arange(len(target), dtype=np.intp)

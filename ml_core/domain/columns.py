@@ -17,9 +17,11 @@ kind          array                           missing value
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ml_core.exceptions import DataProcessingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 # Plain arrays instead of a data frame: building a frame costs more than predicting one row.
 Columns: TypeAlias = "Mapping[str, NDArray[Any]]"
+
+
+MAX_NAME_CHARACTERS = 250
+"""Of a column's name, as of a metric's or parameter's."""
 
 
 class ColumnKind(StrEnum):
@@ -49,6 +55,23 @@ class DateOrder(StrEnum):
 
     DAY_FIRST = "day_first"
     MONTH_FIRST = "month_first"
+
+
+def check_lengths(names: Iterable[str]) -> None:
+    """Refuse the name of a column that is too long for messages, tables and requests.
+
+    Raises:
+        DataProcessingError: One has more than ``MAX_NAME_CHARACTERS``; ``stage`` is ``read``.
+    """
+    for name in names:
+        if len(name) > MAX_NAME_CHARACTERS:
+            start = f"{name[:60]}…"
+            raise DataProcessingError(
+                f"The name of the column {start!r} has {len(name):,} characters; {MAX_NAME_CHARACTERS} are allowed.",
+                remedy="Rename the column. A cell in the place of a name means that the line of names is missing.",
+                column=start,
+                stage="read",
+            )
 
 
 def n_rows(columns: Columns) -> int:

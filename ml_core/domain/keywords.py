@@ -19,10 +19,11 @@ def texts(name: str, values: Iterable[object]) -> list[str]:
     """An argument that takes several texts.
 
     Raises:
-        InvalidRequestError: It is one text, which would be taken for its characters.
+        InvalidRequestError: It is one text, which would be taken for its characters, or another single value.
     """
-    if isinstance(values, str):
-        raise InvalidRequestError(f"{name} is one text.", remedy=f"Give a list, such as [{values!r}].", field=name)
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        what = "text" if isinstance(values, str) else "value"
+        raise InvalidRequestError(f"{name} is one {what}.", remedy=f"Give a list, such as [{values!r}].", field=name)
     return [*map(str, values)]
 
 

@@ -74,7 +74,7 @@ class Principal(Document):
         if self.tenant_id is not None and self.tenant_id != tenant_id:
             refuse_tenant(self.name, tenant_id)
 
-    def may_move(self, environment: EnvironmentName, *, is_protected: bool) -> bool:
+    def may_move(self, environment: str, *, is_protected: bool) -> bool:
         """Whether the principal may move a pointer of the environment.
 
         A protected environment requires ``admin`` or ``promote:<environment>``; any other also accepts ``promote``.

@@ -51,12 +51,29 @@ class Specification(Document):
                     all_fields = f"Its fields are: {', '.join(known)}."
                     raise InvalidRequestError(f"{cls.noun} lacks the field {name!r}.", remedy=all_fields, field=name)
             elif (remedy := checks[name](given[name])) is not None:
-                raise InvalidRequestError(
-                    f"The field {name!r} of {cls.noun[0].lower()}{cls.noun[1:]} is {shown(given[name])}.",
-                    remedy=f"Give {of.metadata[FORM]}." if FORM in of.metadata else remedy,
-                    field=name,
-                )
+                raise cls._refused(name, given[name], remedy)
         return super(Specification, cls).from_json(given)
+
+    @classmethod
+    def _refused(cls, name: str, value: Any, remedy: str) -> InvalidRequestError:
+        form = cls.__dataclass_fields__[name].metadata.get(FORM)
+        return InvalidRequestError(
+            f"The field {name!r} of {cls.noun[0].lower()}{cls.noun[1:]} is {shown(value)}.",
+            remedy=remedy if form is None else f"Give {form}.",
+            field=name,
+        )
+
+    def refuse_other_types(self, *names: str) -> None:
+        """Refuse members that Python gave and JSON could not, such as a text in the place of an object; None is not.
+
+        Raises:
+            InvalidRequestError: One is of another type; says which.
+        """
+        for name in names:
+            value = getattr(self, name)
+            remedy = None if value is None else _checks(type(self))[name](value)  # type: ignore[arg-type]  # as below
+            if remedy is not None:
+                raise self._refused(name, value, remedy)
 
     def refuse_outside(self, **bounds: tuple[float, float]) -> None:
         """Refuse numbers that are outside of their bounds, which are included; None is not.
@@ -69,11 +86,7 @@ class Specification(Document):
             check = _checks(type(self))[name]  # type: ignore[arg-type]  # of mypy, a dataclass may lack a hash
             is_fine = value is None or (check(value) is None and lowest <= value <= highest)
             if not is_fine:
-                raise InvalidRequestError(
-                    f"The field {name!r} of {self.noun[0].lower()}{self.noun[1:]} is {shown(value)}.",
-                    remedy=f"Give a number from {lowest:,} to {highest:,}.",
-                    field=name,
-                )
+                raise self._refused(name, value, f"Give a number from {lowest:,} to {highest:,}.")
 
 
 @lru_cache(maxsize=64)  # resolving the hints of a class takes longer than reading a document

@@ -134,6 +134,10 @@ class TrainSpec(Specification):
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.refuse_other_types("model_type", "dataset", "validation_dataset", "rare_classes", "selection_seconds")
+        self.refuse_other_types("hyperparameters", "metadata")
+        if not isinstance(self.kinds, Mapping):
+            raise self._refused("kinds", self.kinds, "")
         for reference in (self.dataset, self.validation_dataset):
             if reference is not None:
                 parse_reference(reference)

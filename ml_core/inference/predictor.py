@@ -107,7 +107,7 @@ class Predictor:
         Raises:
             DataProcessingError: ``batch_size`` is less than 1, or as for ``predict``.
         """
-        if batch_size < 1:
+        if not isinstance(batch_size, int) or batch_size < 1:
             raise DataProcessingError(f"batch_size is {batch_size}.", remedy="Give at least 1.", stage="predict")
         loaded = self._load(model)
         table = read_input(input_batch, loaded.version.signature, is_batch=True)

@@ -26,6 +26,10 @@ REMEDY = (
     "docs/own_code.md. Or use types of the platform's list."
 )
 
+REMEDY_OF_SCRIPT = (
+    "No other process has what a script or notebook defines: put it as a class into a module, see docs/own_code.md."
+)
+
 _lock = Lock()
 _types: set[str] = set()
 

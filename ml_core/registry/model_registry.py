@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -134,8 +133,8 @@ class ModelRegistry:
 
     def list_versions(self, model_id: str, *, limit: int | None = None) -> VersionList:
         """A model's versions that are not archived, newest first; empty if there is no such model."""
-        found = every(lambda most, cursor: self.versions.list(model_id, limit=min(limit or most, most), cursor=cursor))
-        return VersionList(islice(found, limit))
+        found = every(lambda most, cursor: self.versions.list(model_id, limit=most, cursor=cursor), limit)
+        return VersionList(found)
 
     def promote_version(
         self, model_id: str, version: str, environment: str, **options: Unpack[GatedMoveOptions]
@@ -155,12 +154,10 @@ class ModelRegistry:
         """The last moves of an environment's pointer, newest first; ``environments.history`` returns them in pages.
 
         Raises:
-            InvalidRequestError: There is no such environment.
+            InvalidRequestError: There is no such environment, or the limit is not a whole number of at least 1.
         """
-        moves = every(
-            lambda most, cursor: self.environments.history(model_id, environment, limit=min(limit, most), cursor=cursor)
-        )
-        return list(islice(moves, limit))
+        read = self.environments.history
+        return list(every(lambda most, cursor: read(model_id, environment, limit=most, cursor=cursor), limit))
 
     def compare_versions(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
         """Two versions side by side.

@@ -85,14 +85,21 @@ def read_page(
     return Page(rows[:limit], encode_cursor(seen if sorting is None else [sorting, *seen]))
 
 
-def every(read: Callable[[int, str | None], Page[Item]]) -> Iterator[Item]:
-    """All items of a list, one page at a time in memory; ``read`` reads the page with a limit and a cursor."""
-    cursor: str | None = None
+def every(read: Callable[[int, str | None], Page[Item]], limit: int | None = None) -> Iterator[Item]:
+    """All items of a list or the first ``limit``, one page at a time; ``read`` reads it with a limit and a cursor.
+
+    Raises:
+        InvalidRequestError: The limit is not a whole number of at least 1.
+    """
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InvalidRequestError(f"The limit is {limit!r}.", remedy="Give a whole number from 1 up.", field="limit")
+    left, cursor = limit, None
     while True:
-        page = read(MAX_PAGE_SIZE, cursor)
+        page = read(MAX_PAGE_SIZE if left is None else min(left, MAX_PAGE_SIZE), cursor)
         yield from page.items
         cursor = page.next_cursor
-        if cursor is None:
+        left = None if left is None else left - len(page.items)
+        if cursor is None or left == 0:
             return
 
 

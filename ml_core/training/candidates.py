@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_core.domain.keywords import nearest
 from ml_core.domain.tune_spec import AUTO
-from ml_core.models.algorithms import CLASSIFICATION, REGRESSION
+from ml_core.exceptions import TrainingError, shown
+from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION, REGRESSION
 from ml_core.models.model_factory import ModelFactory
 
 Configuration = Mapping[str, Any]
@@ -69,6 +71,24 @@ def candidates_of(model_type: str, hyperparameters: Mapping[str, Any], *, has_te
 def given_for_all(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """The hyperparameters that the caller of a training that selects gave for each candidate."""
     return {name: value for name, value in hyperparameters.items() if name != "algorithm"}
+
+
+def model_types_of(hyperparameters: Mapping[str, Any]) -> list[str]:
+    """The model types that a training which names none may turn out to have: by its algorithm, else any by its target.
+
+    Raises:
+        TrainingError: None has its algorithm; ``stage`` is ``validate``.
+    """
+    name, types = hyperparameters.get("algorithm"), list(_CANDIDATES)
+    if name in (None, AUTO) or not all(map(ModelFactory.is_standard, types)):
+        return types
+    if found := [each for each in types if name in ALGORITHMS[each]]:
+        return found
+    raise TrainingError(
+        f"There is no algorithm {shown(name)} for {' or '.join(types)}.",
+        remedy=nearest(name, dict.fromkeys(known for each in types for known in ALGORITHMS[each])),
+        stage="validate",
+    )
 
 
 def check_hyperparameters(model_type: str, hyperparameters: Mapping[str, Any]) -> None:

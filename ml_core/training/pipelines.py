@@ -72,7 +72,7 @@ def forget_folds(pipeline: Pipeline) -> None:
 
 
 def check_options(of: TrainingRequest | TrainSpec, output: OutputKind | None, estimator: Any = None) -> None:
-    """Refuse a calibration of what is no classification, and weights where each row is fitted alike.
+    """Refuse what only a classification has, and weights where each row is fitted alike.
 
     Args:
         of: The training.
@@ -84,6 +84,8 @@ def check_options(of: TrainingRequest | TrainSpec, output: OutputKind | None, es
     """
     if of.calibration is not None and output not in (None, OutputKind.CLASSES):
         raise invalid("Only a classification can be calibrated.", "Leave calibration out.")
+    if of.rare_classes is not None and output not in (None, OutputKind.CLASSES):
+        raise invalid("rare_classes applies to a classification only.", "Leave rare_classes out.")
     if of.weight is not None and estimator is not None and not has_fit_parameter(estimator, "sample_weight"):
         name = algorithm_of(estimator)[0]
         raise invalid(f"{name} takes no weights of rows.", "Leave weight out, or use another algorithm.")

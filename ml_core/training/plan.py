@@ -108,8 +108,10 @@ class Planner:
         self._tenant_id = tenant_id
         self._versions = VersionRepository(db, tenant_id)
 
-    def check(self, model_id: ModelId, spec: TrainSpec, given: GivenData) -> Checked:
+    def check(self, model_id: ModelId, spec: TrainSpec, given: GivenData | None) -> Checked:
         """Refuse a training that can't be registered or whose fields don't fit each other; no data is read.
+
+        ``given`` is None for a spec of which a dataset that it does not name may be registered afterwards.
 
         Raises:
             InvalidRequestError, RequestTooLargeError: The dataset does not exist, the metadata or hyperparameters
@@ -122,11 +124,17 @@ class Planner:
             self._versions.get(model_id, spec.parent_version)
         metadata = check_document(spec.metadata, "metadata", reserved_bytes=_RECORD_BYTES)
         check_document(recorded(spec.hyperparameters), "hyperparameters")
-        self._check_sources(spec, given)
+        if given is not None:
+            self._check_sources(spec, given)
+        self._check_roles(spec)
         source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
-        if source is not None and given.training is None:  # otherwise the dataset is for the lineage only
+        # With data in memory, the dataset is for the lineage only.
+        if given is None or (given.training is None and source is not None):
+            if spec.target is None and needs_target(spec.model_type):
+                raise self._no_target(source)
             by = [name for name in (spec.group, spec.time, spec.weight) if name is not None]
-            self._check_columns(source, spec, [*spec.kinds, *spec.ignore, *by])
+            if source is not None:
+                self._check_columns(source, spec, [*spec.kinds, *spec.ignore, *by])
         held_out = None
         if spec.validation_dataset is not None:
             held_out = self._dataset(spec.validation_dataset, "validation_dataset")
@@ -210,11 +218,6 @@ class Planner:
     def _check_columns(self, version: DatasetVersion, spec: TrainSpec, others: Sequence[str] = ()) -> None:
         """Refuse a dataset's version that lacks the target or one of the ``others``."""
         names = [name for name, _ in version.columns]
-        if spec.target is None and needs_target(spec.model_type):
-            raise self._refused(
-                f"The column of the dataset {version.reference} to predict is not named.",
-                f"Give the target, one of: {listed(names)}. Without a target, name a model_type such as 'clustering'.",
-            )
         wanted = [*([] if spec.target is None else [spec.target]), *others]
         for name in wanted:
             if name not in names:
@@ -223,6 +226,19 @@ class Planner:
                     f"{did_you_mean(name, names)}Its columns are: {listed(names)}.",
                     name,
                 )
+
+    def _no_target(self, source: DatasetVersion | None) -> TrainingError:
+        of_dataset, one_of = "", ""
+        if source is not None:
+            of_dataset = f" of the dataset {source.reference}"
+            one_of = f", one of: {listed(name for name, _ in source.columns)}"
+        return self._refused(
+            f"The column{of_dataset} to predict is not named.",
+            f"Give the target{one_of}. Without a target, name a model_type such as 'clustering'.",
+        )
+
+    def _check_roles(self, spec: TrainSpec) -> None:
+        """Refuse a column that is used in two ways."""
         roles = {"the target": spec.target, "the group": spec.group, "the time": spec.time, "the weight": spec.weight}
         for role, column in roles.items():
             if column is not None and column in spec.ignore:

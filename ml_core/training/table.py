@@ -97,7 +97,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         TrainingError: The data can't train; ``stage`` is ``validate`` and ``column`` the offending one.
     """
     notes: list[str] = []
-    rare = RareRows(request, output)
+    rare = RareRows(request)
     y = request.training_data[1]
     _check_aligned(*request.training_data, "training", notes)
     raw = _read(request.training_data[0], lambda: request.target, output, notes, "training", rare)
@@ -200,13 +200,11 @@ def as_training_errors() -> Iterator[None]:
 class RareRows:
     """The rule for rare classes, and the classes to which it applies: those of the training data, read first."""
 
-    def __init__(self, request: TrainingRequest, output: OutputKind) -> None:
+    def __init__(self, request: TrainingRequest) -> None:
         given = request.rare_classes
         self.rule = None if given is None else RareClasses.parse(given)
         self.shown = request.shows_cells
         self.classes: NDArray[Any] | None = None
-        if self.rule is not None and output is not OutputKind.CLASSES:
-            raise invalid("rare_classes applies to a classification only.", "Leave rare_classes out.")
 
     def apply(self, target: Target, what: str, notes: list[str]) -> Target:
         """The target without them."""

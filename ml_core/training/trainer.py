@@ -23,15 +23,16 @@ from ml_core.domain.quality import PROFILE_FILE
 from ml_core.domain.train_spec import Calibration, TrainSpec
 from ml_core.domain.training_report import TrainingReport
 from ml_core.domain.tune_spec import TuneSpec
-from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
+from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError, TrainingError
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.model_factory import ModelFactory
 from ml_core.models.store import open_store
 from ml_core.observability import NO_HOOKS, EndedTraining, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.settings import check_number
 from ml_core.training.attempt import NO_JOB, TrainingAttempt
-from ml_core.training.candidates import check_hyperparameters, selects
+from ml_core.training.candidates import check_hyperparameters, model_types_of, selects
 from ml_core.training.checkpoints import JOB, CheckpointFolder, JobCheckpoints
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
 from ml_core.training.pipelines import check_options
@@ -264,7 +265,8 @@ class Trainer:
         from ml_core.observability.terminal import advancing
 
         with advancing(Console(stderr=True), f"Tuning {model_id}") as advance:
-            of = (model_id, _spec(TrainSpec, fields), search, cpus or os.cpu_count() or 1, given)
+            cpu_count = cpus if cpus is not None else os.cpu_count() or 1
+            of = (model_id, _spec(TrainSpec, fields), search, cpu_count, given)
             return self.tune_spec(*of, on_trial=lambda log: advance(len(log.ended), log.total))
 
     def train_spec(
@@ -319,6 +321,7 @@ class Trainer:
         """
         with reported(self._hooks, self.tenant_id, model_id, attempt.on_stage) as stages:
             check_search(search, spec)
+            check_number("cpus", cpus)
             plan = self._planner.plan(ModelId(model_id), spec, given, enter=stages.enter)
             model_type = plan.request.model_type_in_use
             spaces = spaces_of(search, model_type, spec.hyperparameters)
@@ -350,6 +353,9 @@ class Trainer:
             InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``check_spec``.
         """
+        check_number("cores", cores)
+        if available_cores is not None:
+            check_number("available_cores", available_cores)
         source = self.check_spec(model_id, spec)
         if source is None:
             raise self._no_dataset()
@@ -360,7 +366,7 @@ class Trainer:
 
         For a door that queues trainings, or receives their data afterwards: names, rights, columns and hyperparameters
         are checked before. The columns of a spec without a dataset are not. The model type of a spec without one is
-        found in the data, so it and its hyperparameters are not either.
+        found in the data: it is refused if neither a classification nor a regression takes its hyperparameters.
 
         Returns:
             The version of the dataset, or None without one.
@@ -368,15 +374,19 @@ class Trainer:
         Raises:
             MLFrameworkError: As ``train_spec``.
         """
-        if spec.dataset is None:  # its data is not known yet, so neither are the columns
-            spec = replace(spec, target=None, ignore=(), validation_dataset=None)
-        source = self._planner.check(ModelId(model_id), spec, GivenData()).source
+        source = self._planner.check(ModelId(model_id), spec, None).source
         if spec.model_type is not None:
-            check_hyperparameters(spec.model_type, spec.hyperparameters)
-            named = None if selects(spec.model_type, spec.hyperparameters) else dict(spec.hyperparameters)
-            estimator = None if named is None else ModelFactory.create_model(spec.model_type, named)
-            check_options(spec, OUTPUTS.get(spec.model_type), estimator)
-        return source
+            _check_estimator(spec, spec.model_type)
+            return source
+        refused = []
+        for model_type in model_types_of(spec.hyperparameters):
+            try:
+                _check_estimator(spec, model_type)
+            except TrainingError as error:
+                refused.append(error)
+            else:
+                return source
+        raise refused[0]
 
     def _no_dataset(self) -> InvalidRequestError:
         return InvalidRequestError(
@@ -469,6 +479,14 @@ class Trainer:
             ModelLoadError: The path is not one that ``save_checkpoint`` returned for this tenant, or can't be read.
         """
         return self._checkpoints.load(Path(path))
+
+
+def _check_estimator(spec: TrainSpec, model_type: str) -> None:
+    """Refuse hyperparameters with which no estimator of a model type can be made, and options that it does not take."""
+    check_hyperparameters(model_type, spec.hyperparameters)
+    named = None if selects(model_type, spec.hyperparameters) else dict(spec.hyperparameters)
+    estimator = None if named is None else ModelFactory.create_model(model_type, named)
+    check_options(spec, OUTPUTS.get(model_type), estimator)
 
 
 def _of_job(attempt: TrainingAttempt) -> dict[str, Any]:

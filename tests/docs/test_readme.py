@@ -15,26 +15,21 @@ from support.registry import temporary_home
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-_SETUP = """
-from support.tables import split_target, tickets
-X, y = split_target(tickets().drop(columns=["is_paying", "minutes_open"]), "category")
-"""
 _CHECK = """
 import sys
-print(answer in set(y), "ray" in sys.modules)
+print(result["metrics"]["validation"]["accuracy"] > 0.9, "ray" in sys.modules)
 """
 
 
 def test_the_five_lines_run():
-    """As they stand, on tickets, in a process of their own: the answer is one of the classes, and no Ray is loaded."""
+    """As they stand, in a process of their own: they print the row's own class, and no Ray is loaded."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    *before, last = code.strip().splitlines()
-    program = "\n".join([_SETUP, *before, f"answer = {last}", _CHECK])
+    program = code + _CHECK
     with temporary_home() as home:
-        environment = {**os.environ, "MLCORE_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {**os.environ, "MLCORE_HOME": str(home)}
         done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "False"]
+    assert done.stdout.split() == ["0", "True", "False"]
     assert len([line for line in code.splitlines() if line and not line.startswith(("from", "import"))]) <= 5
 
 

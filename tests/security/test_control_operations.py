@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.ids import TenantId
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.tenants import TenantRepository
 from support.operations import DOCUMENT, operations, request_of
 
@@ -112,6 +114,52 @@ def test_a_key_without_the_scope_is_refused(
         assert answered.status_code in expected, (scope, answered.text)
         if answered.status_code == 403 and "{tenant}" in path:
             assert answered.json()["error"]["details"]["scope"].startswith(wanted)
+
+
+def broken_requests(method: str, path: str, described: dict[str, Any]) -> Iterator[httpx.Request]:
+    """Requests of an operation whose body, query or names are invalid."""
+    right = request_of(method, path, described, "operations-a")
+    names = re.sub(r"\{\w+\}", "%20%00", path.replace("{tenant}", "operations-a"))
+    yield httpx.Request(method.upper(), f"http://platform{PREFIX}{names}")
+    yield httpx.Request(method.upper(), right.url.copy_with(query=b"limit=none&from=%00&wait_s=x&tag=x"))
+    for media, content in (("application/json", b"{"), ("application/json", b'{"no_such": []}'), ("text/none", b"x")):
+        headers = {"content-type": media, "content-length": str(len(content)), "if-match": "x"}
+        yield httpx.Request(method.upper(), right.url, headers=headers, content=content)
+
+
+@pytest.mark.parametrize(("method", "path", "described"), OPERATIONS)
+def test_who_asks_is_checked_before_what_is_asked(
+    client: httpx.Client, keys: dict[str, str], method: str, path: str, described: dict[str, Any]
+) -> None:
+    """An invalid body, query or name is 401 without a key, 403 without the scope, and 404 in another's tenant."""
+    lacking = keys["predict" if described["x-scope"] != "predict" else "read"]
+    expected = {None: 401, lacking: 403, keys["foreign"]: 404 if "{tenant}" in path else 403}
+    for key, status in expected.items():
+        for request in broken_requests(method, path, described):
+            answered = answer(client, request, key)
+            assert answered.status_code == status, (str(request.url), request.content, answered.text)
+
+
+def test_who_asks_for_a_tenant_that_can_not_be_is_checked_first(client: httpx.Client, keys: dict[str, str]) -> None:
+    """A malformed name in the tenant's place: without a key 401, with one of a tenant 404."""
+    for key, status in ((None, 401), ("nonsense", 401), (keys["admin"], 404)):
+        request = httpx.Request("GET", f"http://platform{PREFIX}/v1/tenants/No%20tenant/models")
+        assert answer(client, request, key).status_code == status
+
+
+def test_a_move_of_a_protected_environment_is_refused_before_its_body(
+    db: DatabaseConnection, client: httpx.Client, keys: dict[str, str]
+) -> None:
+    """The error names the scope that is needed there, also to a key with `promote`."""
+    tenant = TenantId("operations-a")
+    EnvironmentRepository(db, tenant).protect("staging")
+    own = str(KeyRepository(db, tenant).create("staging", ["promote:staging"]))
+    url = f"http://platform{PREFIX}/v1/tenants/{tenant}/models/x/environments/staging/promote"
+    for key in (keys["predict"], keys["promote"]):
+        refused = answer(client, httpx.Request("POST", url, content=b"{"), key)
+        assert refused.status_code == 403
+        assert refused.json()["error"]["details"]["scope"] == "promote:staging"
+    assert answer(client, httpx.Request("POST", url, content=b"{"), own).status_code == 400
 
 
 @pytest.mark.parametrize(("method", "path", "described"), OPERATIONS)

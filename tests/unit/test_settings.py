@@ -1,5 +1,8 @@
 """Settings: read once, from variables that say what they are."""
 
+import dataclasses
+import math
+import typing
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,27 @@ def test_an_unusable_value_names_its_variable(value):
     """The message says which variable to correct."""
     with pytest.raises(ConfigurationError, match="MLCORE_REPLICAS"):
         Settings.from_environment({"MLCORE_REPLICAS": value})
+
+
+NUMBERS = [
+    (group, each)
+    for group in typing.get_type_hints(Settings).values()
+    for each in dataclasses.fields(group)
+    if {int, float} & {*typing.get_args(kind := typing.get_type_hints(group)[each.name]), kind}
+]
+
+
+@pytest.mark.parametrize(("group", "each"), NUMBERS, ids=lambda part: getattr(part, "name", ""))
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, 2**70])
+def test_a_number_out_of_range_is_refused_at_once(group, each, value):
+    """In the environment and in Python; the message names the variable."""
+    assert len(NUMBERS) > 20
+    for make in (
+        lambda: group(**{each.name: value}),
+        lambda: Settings.from_environment({each.metadata["variable"]: str(value)}),
+    ):
+        with pytest.raises(ConfigurationError, match=each.metadata["variable"]):
+            make()
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "99999", str(2**64)])

@@ -14,8 +14,10 @@ from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, NameQu
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import Dataset, DatasetComparison, DatasetDetail, DatasetVersion
+from ml_core.data.sources import check_encoding
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import DataProcessingError, InvalidRequestError
+from ml_core.ids import DatasetId
 
 if TYPE_CHECKING:
     from ml_core.registry.datasets import DatasetRepository
@@ -64,6 +66,8 @@ async def create_dataset(
             remedy=f"Send a CSV file as {_CSV}, or a Parquet file as {_PARQUET}.",
             field="content-type",
         )
+    name = DatasetId(dataset)
+    check_encoding(encoding)
     given = {} if source is None else parsed(_SOURCE, source, "source")
     where = {"file": f"upload{suffix}", **given}
     settings = access.db.settings
@@ -71,7 +75,7 @@ async def create_dataset(
         request, settings.platform.home / "uploads", settings.api.max_upload_bytes, suffix=suffix
     ) as path:
         try:
-            made = await run_in_threadpool(_datasets(access).from_file, dataset, path, encoding=encoding, source=where)
+            made = await run_in_threadpool(_datasets(access).from_file, name, path, encoding=encoding, source=where)
         except DataProcessingError as error:
             # The client knows the file by its own name, not by that of the server's copy.
             error.message = error.message.replace(str(path), (where or {}).get("file", "The upload"))

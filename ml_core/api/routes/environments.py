@@ -93,8 +93,7 @@ Asked = Annotated[AskedMove, Depends(_asked)]
 
 
 def _moves(path: str, operation_id: str) -> Callable[[F], F]:
-    # The registry checks the scope: ``promote:<environment>`` will do, too.
-    return operation(router, "POST", f"{_ENVIRONMENT}/{path}", operation_id, Scope.PROMOTE, is_checked_first=False)
+    return operation(router, "POST", f"{_ENVIRONMENT}/{path}", operation_id, Scope.PROMOTE, moves_pointer=True)
 
 
 @operation(router, "GET", "/pointers", "environments.list", Scope.READ)

@@ -66,7 +66,11 @@ def label_prediction(access: TenantAccess, request: str, body: NewLabel) -> None
 
 
 @operation(router, "GET", "/prediction-losses", "predictions.losses", Scope.READ)
-def list_losses(access: TenantAccess, since: date, until: date) -> list[Loss]:
+def list_losses(
+    access: TenantAccess,
+    since: Annotated[date, Query(description="The first day, UTC.")],
+    until: Annotated[date, Query(description="The last day, UTC; it is included.")],
+) -> list[Loss]:
     """List rows that are missing in the log, by day and reason."""
     return [Loss.model_validate(found) for found in access.of(PredictionRepository).losses(since, until)]
 

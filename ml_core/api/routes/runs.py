@@ -145,10 +145,10 @@ def log_metrics(access: TenantAccess, run: str, body: Points) -> None:
 def get_series(
     access: TenantAccess,
     run: str,
-    metric: str,
-    max_points: Annotated[int, Query(ge=2, le=10_000)] = 1000,
-    after_step: int | None = None,
-    until_step: int | None = None,
+    metric: Annotated[str, Query(description="The name of the metric.")],
+    max_points: Annotated[int, Query(ge=2, le=10_000, description="At most so many points.")] = 1000,
+    after_step: Annotated[int | None, Query(description="Only points of later steps.")] = None,
+    until_step: Annotated[int | None, Query(description="Only points up to this step, which is included.")] = None,
 ) -> Series:
     """A metric's points in the order of steps; of more than `max_points` a selection that keeps extremes."""
     runs = access.of(RunRepository)

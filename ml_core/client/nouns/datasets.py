@@ -13,11 +13,9 @@ import orjson
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import Dataset, DatasetComparison, DatasetDetail, DatasetVersion
 from ml_core.client.calls import Call, Download, Mode, Noun, Progress, Upload, listing, operation
-from ml_core.data.sources import gathered
-from ml_core.exceptions import InvalidRequestError
+from ml_core.data.sources import gathered, is_parquet
 from ml_core.ids import DatasetId
 
-_PARQUET_MAGIC = b"PAR1"
 _TRANSFER_S = 24 * 3600.0
 """An upload or a download takes as long as it takes; the platform ends one that pauses."""
 
@@ -57,12 +55,12 @@ class Datasets(Noun[Mode]):
 
         def complete(made: ExitStack) -> Call[DatasetDetail]:
             table = made.enter_context(gathered(file, encoding))
-            is_parquet = _is_parquet(table.path)
+            is_text = not is_parquet(table.path)
             facts = {"file": table.path.name, **table.facts, **(source or {})}
             return replace(
                 call,
-                params={"source": orjson.dumps(facts).decode(), "encoding": None if is_parquet else encoding},
-                upload=Upload(table.path, "application/vnd.apache.parquet" if is_parquet else "text/csv", on_progress),
+                params={"source": orjson.dumps(facts).decode(), "encoding": encoding if is_text else None},
+                upload=Upload(table.path, "text/csv" if is_text else "application/vnd.apache.parquet", on_progress),
             )
 
         return replace(call, complete=complete)
@@ -119,13 +117,3 @@ class Datasets(Noun[Mode]):
 
     def _version(self, dataset_id: str, number: int | None) -> str:
         return f"{self._dataset(dataset_id)}/versions/{'newest' if number is None else number}"
-
-
-def _is_parquet(path: Path) -> bool:
-    try:
-        with path.open("rb") as opened:
-            return opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-    except OSError as error:
-        raise InvalidRequestError(
-            f"{path} can't be read: {error.strerror}.", remedy="Name a CSV or Parquet file.", field="file"
-        ) from error

@@ -104,6 +104,8 @@ def audit_schema(schema: Node, members: Collection[str], trust: Container[str] =
 
 
 def _remedy(offending: Mapping[str, str]) -> str:
+    if any(name.partition(".")[0] == "__main__" for name in offending):
+        return own_types.REMEDY_OF_SCRIPT
     of_callers = {loader for name, loader in offending.items() if name.partition(".")[0] not in RESERVED_MODULES}
     if "FunctionNode" in of_callers:
         return _NO_FUNCTIONS

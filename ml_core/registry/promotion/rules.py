@@ -129,17 +129,8 @@ class Rules:
         Raises:
             PermissionDeniedError: Names the scope that is needed.
         """
-        if principal.may_move(self.environment, is_protected=self.is_protected):
-            return
-        needed = f"promote:{self.environment}" if self.is_protected else Scope.PROMOTE.value
-        what = f"the protected environment {self.environment!s}" if self.is_protected else f"{self.environment!s}"
-        raise PermissionDeniedError(
-            f"{principal.name} may not change what {what} serves: it lacks the scope {needed!r}.",
-            remedy="Use a key that has it, or create one.",
-            action=Action.of("keys.create", tenant=self.tenant_id, scope=needed),
-            tenant_id=self.tenant_id,
-            scope=needed,
-        )
+        if not principal.may_move(self.environment, is_protected=self.is_protected):
+            raise _may_not_move(principal, self.tenant_id, self.environment, is_protected=self.is_protected)
 
 
 def read_rules(connection: Connection, tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName) -> Rules:
@@ -152,6 +143,36 @@ def read_rules(connection: Connection, tenant_id: TenantId, model_id: ModelId, e
         bool(row.is_protected),
         tuple(sorted(row.gates or (), key=itemgetter("name"))),
         None if row.generation is None else pointer_from(row),
+    )
+
+
+def require_move(db: DatabaseConnection, tenant_id: TenantId, environment: str) -> None:
+    """Refuse a principal that may move no pointer of an environment. The name may be invalid. Moves check it once more.
+
+    Raises:
+        PermissionDeniedError: Names the scope that is needed.
+    """
+    if db.principal.may_move(environment, is_protected=True):
+        return
+    is_protected = False
+    if environment in environments_of(db.settings):
+        with db.tenant(tenant_id) as connection:
+            is_protected = bool(connection.scalar(_IS_PROTECTED, {"tenant": tenant_id, "environment": environment}))
+    if not db.principal.may_move(environment, is_protected=is_protected):
+        raise _may_not_move(db.principal, tenant_id, environment, is_protected=is_protected)
+
+
+def _may_not_move(
+    principal: Principal, tenant_id: TenantId, environment: str, *, is_protected: bool
+) -> PermissionDeniedError:
+    needed = f"promote:{environment}" if is_protected else Scope.PROMOTE.value
+    what = f"{'the protected environment ' if is_protected else ''}{environment[:40]}"
+    return PermissionDeniedError(
+        f"{principal.name} may not change what {what} serves: it lacks the scope {needed!r}.",
+        remedy="Use a key that has it, or create one.",
+        action=Action.of("keys.create", tenant=tenant_id, scope=needed),
+        tenant_id=tenant_id,
+        scope=needed,
     )
 
 
@@ -240,11 +261,9 @@ def _of_environment(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
 
 _GATE = sa.func.jsonb_build_object("name", gates.c.name, "kind", gates.c.kind, "settings", gates.c.settings)
 _POINTER = sa.select(environments).where(*_of_model(environments)).subquery()
+_IS_PROTECTED = sa.select(environment_policies.c.is_protected).where(*_of_environment(environment_policies))
 _RULES = sa.select(
-    sa.select(environment_policies.c.is_protected)
-    .where(*_of_environment(environment_policies))
-    .scalar_subquery()
-    .label("is_protected"),
+    _IS_PROTECTED.scalar_subquery().label("is_protected"),
     sa.select(sa.func.jsonb_agg(sa.type_coerce(_GATE, sa.JSON)))
     .where(*_of_model(gates))
     .scalar_subquery()

@@ -125,14 +125,28 @@ def _refused(error: UnsafeArtifactError) -> RefusedArtifactError:
     return RefusedArtifactError(error.message, remedy=error.remedy, details=error.details, types=types)
 
 
+def path_of(given: Any) -> Path:
+    """The path of a model file.
+
+    Raises:
+        ModelSaveError: It is none, such as the model itself.
+    """
+    try:
+        return Path(given)
+    except TypeError:
+        what = f"The path of the model file is a {type(given).__name__}."
+        raise ModelSaveError(what, remedy="Write the model with joblib.dump, and give the file's path.") from None
+
+
 def read_file(path: str | Path, tenant_id: TenantId, model_id: str) -> bytes:
     """The bytes of a model file.
 
     Raises:
         ModelSaveError: It can't be read.
     """
+    file = path_of(path)
     try:
-        return Path(path).read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise ModelSaveError(
             "The model file can't be read.",

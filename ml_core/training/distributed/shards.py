@@ -101,7 +101,7 @@ def read_shards(request: TrainingRequest, output: OutputKind, *, tasks: int) -> 
     """
     source, y = request.training_data
     notes: list[str] = []
-    rare = RareRows(request, output)
+    rare = RareRows(request)
     check_shape(source.n_rows, len(source.names), "training")
     target = checked_target(request.target, source.n_rows, output, notes, "training", rare)
     assert target is not None  # noqa: S101 - the outputs that are merged have one

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
-from ml_core import MLSystem, ModelManager, ModelRegistry, Predictor, Trainer
+import ml_core
+from ml_core import DataProcessor, MLSystem, ModelManager, ModelRegistry, Predictor, Trainer
+from ml_core.cache import CacheConfig
+from ml_core.client import MLClient
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.gates import RULES
 from ml_core.domain.principal import Principal
+from ml_core.domain.train_spec import TrainSpec
+from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import (
     InvalidRequestError,
     MLFrameworkError,
@@ -308,3 +318,80 @@ def test_versions_are_a_data_frame(system: MLSystem) -> None:
     assert "0.3" in system.versions("tickets")._repr_html_()
     assert "0.3 ✓" in system.registry.compare_versions("tickets", "1", "3")._repr_html_()
     assert len(system.versions("absent").to_frame()) == 0
+
+
+def test_a_column_has_a_name_of_a_bounded_length_at_every_door(system: MLSystem, tmp_path: Path) -> None:
+    """In memory, in a file and in a model of one's own; the message shows how the name begins."""
+    longest, too_long = "q" * 250, "q" * 251
+    frame, labels = split_target(tickets(), "category")
+    good, bad = (frame.rename(columns={"subject": name}) for name in (longest, too_long))
+    bad.to_csv(tmp_path / "t.csv", index=False)
+    bad.to_parquet(tmp_path / "t.parquet")
+    own = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    joblib.dump(own.fit(bad[[too_long]], labels), tmp_path / "own.joblib")
+    doors = [
+        lambda: system.train_model("t", "classification", (bad, labels), None, FAST),
+        lambda: system.train_model("t", "classification", (bad.to_dict("records"), labels), None, FAST),
+        lambda: system.datasets.create("t", bad),
+        lambda: system.datasets.from_file("t", tmp_path / "t.csv"),
+        lambda: system.datasets.from_file("t", tmp_path / "t.parquet"),
+        lambda: system.models.register_model("t", "classification", tmp_path / "own.joblib", sample=bad.head()),
+    ]
+    for door in doors:
+        with pytest.raises(MLFrameworkError, match=r"'q{60}…' has 251 characters; 250 are allowed. Rename"):
+            door()
+    with pytest.raises(MLFrameworkError, match="Read the file first"):
+        system.datasets.create("t", tmp_path / "t.csv")
+    assert system.datasets.list().items == []
+    result = system.train_model("t", "classification", (good, labels), None, FAST)
+    assert system.predict("t", good.iloc[0].to_dict(), version=result["version"]) in set(labels)
+
+
+def numeric_arguments() -> set[tuple[str, str]]:
+    """``(method, argument)`` of each number that a public class takes."""
+    found = set()
+    for public in (*(getattr(ml_core, name) for name in ml_core.__all__), CacheConfig, MLClient):
+        for name, method in inspect.getmembers(public, inspect.isfunction):
+            if not name.startswith("_") or name == "__init__":
+                for argument, given in inspect.signature(method).parameters.items():
+                    if {"int", "float"} & {*str(given.annotation).split(" | ")}:
+                        found.add((f"{public.__name__}.{name}", argument))
+    return found
+
+
+def test_a_number_out_of_range_is_refused_at_once(db: DatabaseConnection, system: MLSystem) -> None:
+    """By each argument of the public classes, with its name; a constructor does not wait for the first use."""
+    frame, labels = split_target(tickets(), "category")
+    trained, rows = system.train_model("m", None, (frame, frame["minutes_open"])), frame.head(2).to_dict("records")
+    model = system.models.load_model("m", trained["version"])
+    trainer, split = system.trainer, DataProcessor().split_data
+    spec = TrainSpec(dataset="t", target="category")
+    calls = {
+        ("MLSystem.__init__", "max_memory_mb"): lambda n: MLSystem(db, max_memory_mb=n),
+        ("MLSystem.history", "limit"): lambda n: system.history("tickets", limit=n),
+        ("MLSystem.predict_batch", "batch_size"): lambda n: system.predict_batch("m", rows, batch_size=n),
+        ("MLSystem.predict_interval", "coverage"): lambda n: system.predict_interval("m", rows, n),
+        ("ModelRegistry.history", "limit"): lambda n: system.registry.history("tickets", "production", limit=n),
+        ("ModelRegistry.list_versions", "limit"): lambda n: system.registry.list_versions("tickets", limit=n),
+        ("Predictor.predict_batch", "batch_size"): lambda n: system.predictor.predict_batch(model, rows, batch_size=n),
+        ("Predictor.predict_interval", "coverage"): lambda n: system.predictor.predict_interval(model, rows, n),
+        ("DataProcessor.split_data", "test_size"): lambda n: split(frame, labels, test_size=n),
+        ("DataProcessor.split_data", "val_size"): lambda n: split(frame, labels, val_size=n),
+        ("DataProcessor.split_data", "random_state"): lambda n: split(frame, labels, random_state=n),
+        ("Trainer.choose", "cores"): lambda n: trainer.choose("m", spec, n),
+        ("Trainer.choose", "available_cores"): lambda n: trainer.choose("m", spec, 1, n),
+        ("Trainer.save_checkpoint", "epoch"): lambda n: trainer.save_checkpoint(object(), "m", n),
+        ("Trainer.tune", "cpus"): lambda n: trainer.tune("m", None, (frame, labels), cpus=n),
+        ("Trainer.tune_spec", "cpus"): lambda n: trainer.tune_spec("m", spec, TuneSpec(), n),
+        ("CacheConfig.__init__", "max_entries"): lambda n: CacheConfig(max_entries=n),
+        ("CacheConfig.__init__", "max_bytes"): lambda n: CacheConfig(max_bytes=n),
+        ("CacheConfig.__init__", "ttl_s"): lambda n: CacheConfig(ttl_s=n),
+        ("MLClient.__init__", "timeout_s"): lambda n: MLClient("http://127.0.0.1:1", timeout_s=n),
+        ("MLClient.predict", "interval"): None,  # the platform checks it
+    }
+    assert calls.keys() == numeric_arguments()
+    for (method, argument), call in calls.items():
+        for number in (-1, math.nan) if call else ():
+            with pytest.raises(MLFrameworkError) as caught:
+                call(number)
+            assert any(word in str(caught.value) for word in argument.split("_")), (method, str(caught.value))

@@ -190,7 +190,7 @@ def test_a_flipped_byte_is_not_loaded(mlcore, tenant, tmp_path, cli_home):
     data[100] ^= 1
     path.chmod(0o600)
     path.write_bytes(bytes(data))
-    result = mlcore("predict", "-t", tenant, "-m", "m", "--file", file)
+    result = mlcore("predict", "-t", tenant, "-m", "m", file)
     assert result.code == 1
     assert "sha256" in result.err.lower() or "digest" in result.err.lower()
 
@@ -259,3 +259,67 @@ def test_errors_are_json_for_programs(mlcore):
     assert result.code == 1
     error = json.loads(result.err)["error"]
     assert error["code"] == "invalid_name"
+
+
+REFUSED_WITHOUT_DATA = {
+    ("--param", "algorithm=logistic_regresion"): "Did you mean logistic_regression",
+    ("--param", "max_dept=3"): "Did you mean max_depth",
+    ("--param", "algorithm=lasso", "--param", "alpa=3"): "Lasso has no hyperparameter 'alpa'. Did you mean alpha",
+    ("--param", "n_estimators=-1"): "n_estimators",
+    ("--param", "algorithm=lasso", "--type", "classification"): "no algorithm 'lasso' for classification",
+    ("--param", "algorithm=lasso", "--calibration", "sigmoid"): "Only a classification can be calibrated",
+    ("--type", "clustering", "--param", "algorithm=gaussian_mixture", "--weight", "m1"): "takes no weights of rows",
+    ("--type", "regressio"): "regression",
+    ("--type", "regression", "--rare-classes", "drop"): "applies to a classification only",
+    ("--type", "clustering", "--calibration", "sigmoid"): "Only a classification",
+    ("--rare-classes", "dropp"): "merge:other",
+    ("--cross-validation", "1"): "cross_validation",
+    ("--selection-seconds", "0"): "selection_seconds",
+    ("--split-seed", "-1"): "split_seed",
+    ("--kind", "m1=categry"): "Use one of",
+    ("--group", "m1", "--time", "m2"): "a group and a time",
+    ("--group", "m1", "--weight", "m1"): "both the group and the weight",
+    ("--weight", "outcome"): "both the target and the weight",
+    ("--ignore", "outcome"): "both the target and ignored",
+    ("--group", "m1", "--kind", "m1=category"): "is the group, and no input",
+    ("--validation-dataset", "nowhere"): "nowhere",
+    ("--validation", "no_such.csv"): "no_such.csv can't be read",
+    ("--validation", "no_such/*.csv"): "names no file",
+    ("--version", "a b"): "not a valid version name",
+    ("--dataset", "A table"): "not a valid dataset name",
+    ("--encoding", "utf-7.5"): "is not an encoding",
+}
+"""Options of a training → what the message has."""
+
+
+@pytest.mark.parametrize("options", REFUSED_WITHOUT_DATA, ids=" ".join)
+def test_what_no_data_can_mend_is_refused_before_the_upload(mlcore, tenant, tmp_path, options):
+    """No dataset is registered for nothing."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome", *options)
+    assert result.code in (1, 2)
+    assert REFUSED_WITHOUT_DATA[options] in result.err, result.err
+    assert "Storing" not in result.err
+    assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
+
+
+def test_a_training_without_a_target_is_refused_before_the_upload(mlcore, tenant, tmp_path):
+    """Unless its type needs none."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "m")
+    assert (result.code, "Give the target" in result.err) == (1, True), result.err
+    assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
+
+
+def test_a_version_of_a_dataset_is_measured_on_a_file(mlcore, tenant, tmp_path):
+    """The file becomes a dataset of its own, named after the first."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    common = ("-t", tenant, "-m", "m", "--target", "outcome", "-p", "algorithm=decision_tree")
+    assert mlcore("train", file, *common).code == 0
+    again = mlcore("train", "--dataset", "m@1", "--validation", file, *common)
+    assert again.code == 0, again.err
+    names = [each["dataset_id"] for each in mlcore("datasets", "list", "-t", tenant, "--json").json["items"]]
+    assert names == ["m", "m-validation"]

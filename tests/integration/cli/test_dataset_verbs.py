@@ -19,12 +19,12 @@ def csv(tmp_path):
 @pytest.mark.both_doors
 def test_a_file_becomes_a_dataset(mlcore, tenant, csv):
     """It says what it stored and how to go on; the same file again is the same version."""
-    made = mlcore("datasets", "create", "tickets_2026", "-t", tenant, "--from", csv)
+    made = mlcore("datasets", "create", "tickets_2026", "-t", tenant, csv)
     assert (made.code, "tickets_2026@1: 240 rows, 6 columns" in made.out) == (0, True), made.err
     assert f"mlcore train --tenant {tenant} --dataset tickets_2026@1" in made.out
-    again = mlcore("datasets", "create", "tickets_2026", "-t", tenant, "--from", csv, "--json").json
+    again = mlcore("datasets", "create", "tickets_2026", "-t", tenant, csv, "--json").json
     assert (again["reference"], again["row_count"], again["is_new"]) == ("tickets_2026@1", 240, False)
-    known = mlcore("datasets", "create", "tickets_2026", "-t", tenant, "--from", csv)
+    known = mlcore("datasets", "create", "tickets_2026", "-t", tenant, csv)
     assert "tickets_2026@1 holds this very table already: 240 rows" in known.out
     (listed,) = mlcore("datasets", "list", "-t", tenant, "--json").json["items"]
     assert (listed["dataset_id"], listed["newest"], listed["versions"]) == ("tickets_2026", 1, 1)
@@ -38,7 +38,7 @@ def test_parquet_and_queries_become_datasets_too(mlcore, tenant, tmp_path, monke
     with sqlite3.connect(tmp_path / "t.db") as connection:
         frame.to_sql("t", connection, index=False)
     connection.close()
-    first = mlcore("datasets", "create", "a", "-t", tenant, "--from", tmp_path / "t.parquet", "--json").json
+    first = mlcore("datasets", "create", "a", "-t", tenant, tmp_path / "t.parquet", "--json").json
     monkeypatch.setenv("SHOP_URL", f"sqlite:///{tmp_path}/t.db")
     query = ("--sql", "SELECT n FROM t ORDER BY n", "--connection", "SHOP_URL")
     second = mlcore("datasets", "create", "b", "-t", tenant, *query, "--json").json
@@ -54,7 +54,7 @@ def test_two_versions_are_compared(mlcore, tenant, tmp_path):
     now["minutes_open"] += 3_000
     for frame in (tickets(), now):
         frame.to_csv(tmp_path / "t.csv", index=False)
-        assert mlcore("datasets", "create", "t", "-t", tenant, "--from", tmp_path / "t.csv").code == 0
+        assert mlcore("datasets", "create", "t", "-t", tenant, tmp_path / "t.csv").code == 0
     shown = mlcore("datasets", "compare", "t@1", "-t", tenant).out
     assert "t@2 against t@1: alert." in shown
     assert "columns added: extra" in shown
@@ -89,13 +89,13 @@ def parts(tmp_path):
 @pytest.mark.both_doors
 def test_files_that_a_pattern_names_are_one_dataset(mlcore, tenant, csv, parts):
     """That of the whole file; so they are to train and to predict."""
-    whole = mlcore("datasets", "create", "whole", "-t", tenant, "--from", csv, "--json").json
-    made = mlcore("datasets", "create", "parts", "-t", tenant, "--from", parts, "--json").json
+    whole = mlcore("datasets", "create", "whole", "-t", tenant, csv, "--json").json
+    made = mlcore("datasets", "create", "parts", "-t", tenant, parts, "--json").json
     assert (made["digest"], made["source"]) == (whole["digest"], {"kind": "csv", "file": parts, "files": "2"})
     common = ("-t", tenant, "-m", "m")
     train = mlcore("train", parts, *common, "--target", "category", "-p", "algorithm=logistic_regression", "--json")
     assert (train.code, train.json["dataset"]) == (0, "m@1"), train.err
-    assert len(mlcore("predict", *common, "--file", parts, "--json").json["predictions"]) == 240
+    assert len(mlcore("predict", *common, parts, "--json").json["predictions"]) == 240
 
 
 def test_training_on_files_that_differ_fails_at_once(mlcore, tenant, parts):
@@ -110,7 +110,7 @@ def test_training_on_files_that_differ_fails_at_once(mlcore, tenant, parts):
 
 def test_the_profile_is_shown(mlcore, tenant, csv):
     """A line a column: kind, missing, distinct and what the values are like."""
-    mlcore("datasets", "create", "t", "-t", tenant, "--from", csv)
+    mlcore("datasets", "create", "t", "-t", tenant, csv)
     shown = mlcore("datasets", "show", "t", "-t", tenant).out
     lines = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
     assert "datetime" in lines["opened"]
@@ -126,21 +126,21 @@ def test_the_profile_is_shown(mlcore, tenant, csv):
 @pytest.mark.both_doors
 def test_an_export_gives_the_table_back(mlcore, tenant, csv, tmp_path):
     """As CSV and as Parquet; nothing is written over."""
-    mlcore("datasets", "create", "t", "-t", tenant, "--from", csv)
+    mlcore("datasets", "create", "t", "-t", tenant, csv)
     for name in ("out.csv", "out.parquet"):
-        assert mlcore("datasets", "export", "t@1", tmp_path / name, "-t", tenant).code == 0
+        assert mlcore("datasets", "export", "t@1", "--output", tmp_path / name, "-t", tenant).code == 0
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv"), pd.read_csv(csv))
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet"), pd.read_csv(csv), check_dtype=False)
-    again = mlcore("datasets", "export", "t", tmp_path / "out.csv", "-t", tenant)
+    again = mlcore("datasets", "export", "t", "--output", tmp_path / "out.csv", "-t", tenant)
     assert (again.code, "exists already" in again.err) == (1, True)
 
 
 def test_versions_are_archived_restored_and_deleted(mlcore, tenant, csv):
     """By name and number; a name alone is refused."""
-    mlcore("datasets", "create", "t", "-t", tenant, "--from", csv)
+    mlcore("datasets", "create", "t", "-t", tenant, csv)
     assert mlcore("datasets", "archive", "t@1", "-t", tenant).code == 0
     assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
-    assert mlcore("datasets", "versions", "t", "-t", tenant, "--all", "--json").json["items"][0]["archived_at"]
+    assert mlcore("datasets", "versions", "t", "-t", tenant, "--archived", "--json").json["items"][0]["archived_at"]
     assert mlcore("datasets", "restore", "t@1", "-t", tenant).code == 0
     refused = mlcore("datasets", "delete", "t", "-t", tenant)
     assert (refused.code, "t@1" in refused.err) == (1, True)
@@ -150,25 +150,25 @@ def test_versions_are_archived_restored_and_deleted(mlcore, tenant, csv):
 
 def test_empty_lists_say_how_to_begin(mlcore, tenant):
     """With the verb to type."""
-    assert f"mlcore datasets create NAME -t {tenant} --from FILE" in mlcore("datasets", "list", "-t", tenant).out
+    assert f"mlcore datasets create NAME FILE -t {tenant}" in mlcore("datasets", "list", "-t", tenant).out
 
 
 def test_a_dataset_that_does_not_exist_is_no_empty_list(mlcore, tenant, csv):
     """The nearest is named; one whose versions are all archived is told so, and marked where they are shown."""
-    assert mlcore("datasets", "create", "tickets", "-t", tenant, "--from", csv, "--json").json["is_new"] is True
+    assert mlcore("datasets", "create", "tickets", "-t", tenant, csv, "--json").json["is_new"] is True
     for verb in ("versions", "show"):
         missing = mlcore("datasets", verb, "tikets", "-t", tenant)
         assert (missing.code, "Did you mean tickets?" in missing.err) == (1, True)
     beyond = mlcore("datasets", "show", "tickets@9", "-t", tenant)
     assert (beyond.code, "mlcore datasets versions tickets" in beyond.err) == (1, True)
     mlcore("datasets", "archive", "tickets@1", "-t", tenant)
-    assert "are archived: --all shows them" in mlcore("datasets", "versions", "tickets", "-t", tenant).out
+    assert "are archived: --archived shows them" in mlcore("datasets", "versions", "tickets", "-t", tenant).out
     assert "mlcore datasets restore tickets@1" in mlcore("datasets", "show", "tickets", "-t", tenant).err
     for verb in (("list",), ("versions", "tickets")):
-        assert "archived at" in mlcore("datasets", *verb, "-t", tenant, "--all").out
+        assert "archived at" in mlcore("datasets", *verb, "-t", tenant, "--archived").out
 
 
-@pytest.mark.parametrize("options", [(), ("--from", "a.csv", "--sql", "SELECT 1"), ("--sql", "SELECT 1")])
+@pytest.mark.parametrize("options", [(), ("a.csv", "--sql", "SELECT 1"), ("--sql", "SELECT 1")])
 def test_a_dataset_is_made_from_one_thing(mlcore, tenant, options):
     """A file, or a query with its database."""
     result = mlcore("datasets", "create", "x", "-t", tenant, *options)

@@ -61,13 +61,13 @@ def test_gc_of_all_tenants(mlcore, cli_home: Path, version: ModelVersion) -> Non
 
 def test_a_hold_keeps_and_releases(mlcore, cli_home: Path, tenant: str, version: ModelVersion) -> None:
     """What is held is told as kept; after the release it goes."""
-    key = ("--tenant", tenant, "--model", "tickets", "--version", version.version, "--name", "legal")
-    assert mlcore("holds", "place", *key, "--reason", "case 4711").code == 0
+    key = ("--tenant", tenant, "--model", "tickets", "--version", version.version)
+    assert mlcore("holds", "place", "legal", *key, "--reason", "case 4711").code == 0
     assert [row["name"] for row in mlcore("holds", "list", "--tenant", tenant, "--json").json["items"]] == ["legal"]
     assert "needed by hold:legal" in mlcore("gc", "--tenant", tenant).out
     assert artifact(cli_home, version).exists()
     assert "holds release" in mlcore("tenants", "delete", tenant, "--yes").err
-    assert mlcore("holds", "release", *key).code == 0
+    assert mlcore("holds", "release", "legal", *key).code == 0
     assert mlcore("gc", "--tenant", tenant).code == 0
     assert not artifact(cli_home, version).exists()
     assert "There is no hold" in mlcore("holds", "list", "--tenant", tenant).out

@@ -48,7 +48,7 @@ def test_a_part_of_the_rows_gets_the_answers_of_the_whole(mlcore, tenant, tmp_pa
     pd.DataFrame({"x": scored, "n": [1, 1]}).to_parquet(tmp_path / "part.parquet")
     rows = [option for value in scored for option in ("--row", json.dumps({"x": value, "n": 1}))]
     texts = [option for value in cells[:2] for option in ("--row", json.dumps({"x": value, "n": "1"}))]
-    for asked in (["--file", part], ["--file", tmp_path / "part.parquet"], rows, texts):
+    for asked in ([part], [tmp_path / "part.parquet"], rows, texts):
         assert answers(mlcore, tenant, "m", *asked) == labels[:2]
 
 
@@ -57,7 +57,7 @@ def test_a_category_that_is_named_is_the_text_of_the_cell(mlcore, tenant, tmp_pa
     cells = ["1.10", "1.1", "12E4", "120000", "1234567890123456789", "1234567890123456788", ""]
     labels = list("abcdefg")
     file = write(tmp_path / "t.csv", {"code": cells, "n": ["1", "2", "3", "4", "5"], "y": labels}, 140)
-    made = mlcore("datasets", "create", "codes", "-t", tenant, "--from", file, "--json").json
+    made = mlcore("datasets", "create", "codes", "-t", tenant, file, "--json").json
     assert made["column_count"] == 3
     named = ["--target", "y", "--kind", "code=category"]
     of_file = trained(mlcore, tenant, "m", file, *named)
@@ -69,7 +69,7 @@ def test_a_category_that_is_named_is_the_text_of_the_cell(mlcore, tenant, tmp_pa
     assert compared["data"]["same"]
     scored = write(tmp_path / "score.csv", {"code": cells, "n": ["1"]}, 7)
     for version in ("1", "2", "3"):
-        assert answers(mlcore, tenant, "m", "--file", scored, "--version", version) == labels
+        assert answers(mlcore, tenant, "m", scored, "--version", version) == labels
 
 
 def test_a_decimal_comma_means_the_same_in_training_and_prediction(mlcore, tenant, tmp_path):
@@ -78,7 +78,7 @@ def test_a_decimal_comma_means_the_same_in_training_and_prediction(mlcore, tenan
     trained(mlcore, tenant, "m", write(tmp_path / "t.csv", columns, delimiter=";"), "--target", "y")
     part = write(tmp_path / "part.csv", {"price": ["1.200", "12.500"], "share": ["1", "1"]}, 2, ";")
     rows = [option for price in (1200, 12500) for option in ("--row", json.dumps({"price": price, "share": 1}))]
-    assert answers(mlcore, tenant, "m", "--file", part) == answers(mlcore, tenant, "m", *rows) == ["b", "c"]
+    assert answers(mlcore, tenant, "m", part) == answers(mlcore, tenant, "m", *rows) == ["b", "c"]
 
 
 def test_a_target_with_decimal_commas_is_a_quantity(mlcore, tenant, tmp_path):
@@ -124,7 +124,7 @@ def test_a_gate_measures_on_cells_what_the_models_answer(mlcore, tenant, tmp_pat
     blind = {**columns, "flag": ["True", "False", "Unknown", "Unknown"], "y": ["yes", "yes", "maybe", "no"]}
     trained(mlcore, tenant, "m", write(tmp_path / "bad.csv", blind), "--target", "y")
     held_out = write(tmp_path / "held.csv", {name: values[:2] for name, values in columns.items()})
-    assert mlcore("datasets", "create", "held", "-t", tenant, "--from", held_out).code == 0
+    assert mlcore("datasets", "create", "held", "-t", tenant, held_out).code == 0
     assert mlcore("promote", "-t", tenant, "-m", "m", "-v", "1").code == 0
     settings = {"dataset": "held", "target": "y", "metric": "accuracy", "margin": "0.02"}
     options = [option for name, value in settings.items() for option in ("--set", f"{name}={value}")]
@@ -142,7 +142,7 @@ def test_a_gate_knows_labels_by_what_the_version_answers(mlcore, tenant, tmp_pat
     trained(mlcore, tenant, "m", write(tmp_path / "words.csv", words), "--target", "label")
     trained(mlcore, tenant, "m", write(tmp_path / "numbers.csv", columns), "--target", "label")
     held = write(tmp_path / "held.csv", {**columns, "n": ["3", "2", "1"]})  # other rows than those of the training
-    assert mlcore("datasets", "create", "held", "-t", tenant, "--from", held).code == 0
+    assert mlcore("datasets", "create", "held", "-t", tenant, held).code == 0
     assert mlcore("promote", "-t", tenant, "-m", "m", "-v", "1").code == 0
     settings = {"dataset": "held", "target": "label", "metric": "accuracy", "margin": "0.02"}
     options = [option for name, value in settings.items() for option in ("--set", f"{name}={value}")]
@@ -159,7 +159,7 @@ def test_a_held_out_table_has_the_columns_that_the_models_read(mlcore, tenant, t
     for _ in range(2):
         trained(mlcore, tenant, "m", write(tmp_path / "t.csv", columns), "--target", "label")
     held = write(tmp_path / "held.csv", {"color": ["x", "y"], "n": ["1", "2", "3"], "label": ["a", "b"]})
-    assert mlcore("datasets", "create", "held", "-t", tenant, "--from", held).code == 0
+    assert mlcore("datasets", "create", "held", "-t", tenant, held).code == 0
     assert mlcore("promote", "-t", tenant, "-m", "m", "-v", "1").code == 0
     settings = {"dataset": "held", "target": "label", "metric": "accuracy", "margin": "0.02"}
     options = [option for name, value in settings.items() for option in ("--set", f"{name}={value}")]
@@ -174,7 +174,7 @@ def test_a_target_in_a_named_index_is_found(mlcore, tenant, tmp_path):
     frame = pd.DataFrame({"x": ["a", "b"] * 30, "n": range(60), "y": ["p", "q"] * 30}).set_index("y")
     frame.to_parquet(tmp_path / "t.parquet")
     trained(mlcore, tenant, "m", tmp_path / "t.parquet", "--target", "y")
-    assert mlcore("datasets", "create", "d", "-t", tenant, "--from", tmp_path / "t.parquet").code == 0
+    assert mlcore("datasets", "create", "d", "-t", tenant, tmp_path / "t.parquet").code == 0
     trained(mlcore, tenant, "m", "--dataset", "d", "--target", "y")
     compared = mlcore("versions", "compare", "1", "2", "-t", tenant, "-m", "m", "--json").json
     assert compared["data"]["same"]

@@ -25,19 +25,30 @@ def tenant(registry, tmp_path, monkeypatch, mlcore) -> TenantId:
 
 def test_rows_are_explained_in_process(mlcore, tenant):
     """The first rows, the largest contributions first; JSON has all of them, and they add up."""
-    shown = mlcore("explain", "tickets.csv", "-t", tenant, "-m", "m", "--rows", "2")
+    shown = mlcore("explain", "tickets.csv", "-t", tenant, "-m", "m", "--limit", "2")
     assert shown.code == 0, shown.err
     lines = shown.out.splitlines()
     assert re.match(r"row +answer +score +base +largest contributions", lines[0])
     assert [line.split()[0] for line in lines[1:3]] == ["0", "1"]
     assert re.search(r"subject [+-]\d", lines[1])
     assert lines[-1] == "Version 1, method linear, unit decision function."
-    found = mlcore("explain", "tickets.csv", "-t", tenant, "-m", "m", "--rows", "3", "-v", "1", "--json").json
+    found = mlcore("explain", "tickets.csv", "-t", tenant, "-m", "m", "--limit", "3", "-v", "1", "--json").json
     assert len(found["explanations"]) == 3
     for row in found["explanations"]:
         assert row["words"]["subject"]
         for output in row["outputs"]:
             assert output["base"] + sum(output["contributions"].values()) == pytest.approx(output["score"])
+
+
+def test_rows_are_given_as_for_predict(mlcore, tenant):
+    """A file, or rows in JSON; one of the two."""
+    [row] = tickets().head(1).drop(columns=["category"]).to_json(orient="records", lines=True).splitlines()
+    common = ("-t", tenant, "-m", "m")
+    for verb, answered in (("predict", "predictions"), ("explain", "explanations")):
+        both = [mlcore(verb, *given, *common, "--json").json[answered] for given in (("tickets.csv",), ("--row", row))]
+        assert both[0][:1] == both[1]
+        for wrong in ((), ("tickets.csv", "--row", row)):
+            assert "Give either a FILE or --row." in mlcore(verb, *wrong, *common).err
 
 
 def test_a_replica_explains_with_a_key(mlcore, tenant, tmp_path, monkeypatch):
@@ -54,7 +65,7 @@ def test_a_replica_explains_with_a_key(mlcore, tenant, tmp_path, monkeypatch):
     with listening(cell) as url:
         monkeypatch.setenv("MLCORE_URL", url)
         monkeypatch.setenv("MLCORE_API_KEY", cell.key(tenant, Scope.PREDICT))
-        shown = mlcore("explain", "tickets.csv", "-t", tenant, "-m", "m", "--rows", "2")
+        shown = mlcore("explain", "tickets.csv", "-t", tenant, "-m", "m", "--limit", "2")
     cell.table.close()
     cell.service.close()
     assert shown.code == 0, shown.err
@@ -67,7 +78,7 @@ def test_a_replica_explains_with_a_key(mlcore, tenant, tmp_path, monkeypatch):
         (["nowhere.csv", "-m", "m"], "nowhere.csv"),
         (["tickets.csv", "-m", "nothing"], "nothing"),
         (["tickets.csv", "-m", "m", "-v", "1", "-e", "staging"], "either"),
-        (["tickets.csv", "-m", "m", "--rows", "101"], "equal to 100"),
+        (["tickets.csv", "-m", "m", "--limit", "101"], "equal to 100"),
     ],
 )
 def test_what_can_not_be_explained_is_said(mlcore, tenant, arguments, said):

@@ -25,7 +25,7 @@ def dispatched(registry: DatabaseConnection) -> Iterator[None]:
 def submit(mlcore: Callable, tenant: str, tmp_path) -> Callable:
     """Submits a training on a small dataset."""
     measures(200).to_csv(tmp_path / "m.csv", index=False)
-    assert mlcore("datasets", "create", "m", "--from", tmp_path / "m.csv", "-t", tenant).code == 0
+    assert mlcore("datasets", "create", "m", tmp_path / "m.csv", "-t", tenant).code == 0
 
     def call(*options: object):
         training = ("--dataset", "m", "--target", "outcome", "-p", "algorithm=logistic_regression")

@@ -165,7 +165,7 @@ def test_predictions_of_rows_and_files(mlcore, trained):
     tenant, _, file = trained
     row = '{"subject": "I was charged twice this month since noon", "is_paying": true, "opened": "2026-03-01"}'
     assert mlcore("predict", "-t", tenant, "-m", "tickets", "--row", row).out.strip() == "billing"
-    result = mlcore("predict", "-t", tenant, "-m", "tickets", "--file", file, "--proba", "--json").json
+    result = mlcore("predict", "-t", tenant, "-m", "tickets", file, "--proba", "--json").json
     right = [p == c for p, c in zip(result["predictions"], tickets()["category"], strict=True)]
     assert sum(right) / len(right) > 0.95
     assert all(abs(sum(row.values()) - 1) < 1e-9 for row in result["probabilities"])
@@ -222,7 +222,7 @@ def test_a_new_key_is_alone_on_standard_output(mlcore, tenant):
 def test_what_is_not_promoted_answers_here_and_says_so(mlcore, trained):
     """Over HTTP it would not; after the promotion nothing is said."""
     tenant, _, file = trained
-    common = ("predict", "-t", tenant, "-m", "tickets", "--file", file)
+    common = ("predict", "-t", tenant, "-m", "tickets", file)
     assert "Nothing is promoted" in mlcore(*common).err
     mlcore("promote", "-t", tenant, "-m", "tickets", "-v", "1")
     assert "Nothing is promoted" not in mlcore(*common).err
@@ -249,7 +249,7 @@ def test_probabilities_of_a_regression_are_none(mlcore, tenant, tmp_path):
     file = tmp_path / "numbers.csv"
     frame.to_csv(file, index=False)
     mlcore("train", file, "-t", tenant, "-m", "numbers", "--target", "outcome")
-    result = mlcore("predict", "-t", tenant, "-m", "numbers", "--file", file, "--proba", "--json")
+    result = mlcore("predict", "-t", tenant, "-m", "numbers", file, "--proba", "--json")
     assert (result.code, result.json["probabilities"]) == (0, None)
 
 
@@ -261,7 +261,7 @@ def test_probabilities_name_each_class_by_its_text(mlcore, tenant, tmp_path, lab
     file = tmp_path / "flags.csv"
     frame.to_csv(file, index=False)
     mlcore("train", file, "-t", tenant, "-m", "flags", "--target", "outcome")
-    result = mlcore("predict", "-t", tenant, "-m", "flags", "--file", file, "--proba", "--json").json
+    result = mlcore("predict", "-t", tenant, "-m", "flags", file, "--proba", "--json").json
     assert {frozenset(row) for row in result["probabilities"]} == {frozenset(names)}
     assert set(result["predictions"]) == set(labels)
 
@@ -280,7 +280,7 @@ def test_regression_is_found_from_the_target(mlcore, tenant, tmp_path):
     frame.to_csv(file, index=False)
     result = mlcore("train", file, "-t", tenant, "-m", "numbers", "--target", "outcome", "--json").json
     assert result["metrics"]["validation"]["r2"] > 0.5
-    answers = mlcore("predict", "-t", tenant, "-m", "numbers", "--file", file, "--json").json["predictions"]
+    answers = mlcore("predict", "-t", tenant, "-m", "numbers", file, "--json").json["predictions"]
     assert all(isinstance(answer, float) for answer in answers)
 
 
@@ -304,7 +304,7 @@ def test_a_type_without_a_target_trains_and_answers(mlcore, tenant, tmp_path, mo
     trained = mlcore("train", file, *common, "--type", model_type, "--ignore", "category", "--json")
     assert trained.code == 0, trained.err
     assert len([column for column in trained.json["columns"] if column["used"]]) == 5
-    answers = mlcore("predict", *common, "--file", file, "--json").json["predictions"]
+    answers = mlcore("predict", *common, file, "--json").json["predictions"]
     assert len(answers) == 240
     assert len(set(answers)) > 1
     assert mlcore("promote", *common, "-v", "1").code == 0

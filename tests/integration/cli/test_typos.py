@@ -32,7 +32,7 @@ def trained(registry: DatabaseConnection, tenant: str) -> str:
         ("gates", "list"),
         ("gates", "set", "bytes", "digest_verified"),
         ("holds", "list"),
-        ("holds", "place", "-v", "1", "--name", "legal", "--reason", "x"),
+        ("holds", "place", "legal", "-v", "1", "--reason", "x"),
         ("environments", "history"),
         ("rollouts", "show"),
         ("promote", "-v", "1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
@@ -44,9 +45,16 @@ from sklearn.tree import DecisionTreeRegressor
 from ml_core.data.reading import rows_from_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import DataProcessingError, ModelLoadError, UnsafeArtifactError
+from ml_core.exceptions import (
+    DataProcessingError,
+    ModelLoadError,
+    ModelSaveError,
+    RefusedArtifactError,
+    UnsafeArtifactError,
+)
 from ml_core.ids import TenantId
 from ml_core.manager import ModelManager
+from ml_core.registry.model_registry import ModelRegistry
 from ml_core.settings import ServingSettings
 from support.inprocess_cell import make_cell, promote
 
@@ -314,3 +322,30 @@ def test_a_model_of_the_platform_needs_no_sample(manager: ModelManager, tmp_path
 
     with pytest.raises(DataProcessingError, match="already"):
         manager.register_model("m", "classification", save(platform_pipeline(), tmp_path / "m.skops"), sample=FRAME)
+
+
+class OfScript(BaseEstimator, TransformerMixin):
+    """A step that a test defines as if it were in a script."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X
+
+
+def test_a_class_of_a_script_is_refused_with_where_to_put_it(manager, tmp_path, monkeypatch):
+    """No other process has it: it belongs into a module."""
+    monkeypatch.setattr(OfScript, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "OfScript", OfScript, raising=False)
+    model = make_pipeline(OfScript(), LogisticRegression()).fit(FRAME[["code"]], LABELS)
+    joblib.dump(model, tmp_path / "m.joblib")
+    with pytest.raises(RefusedArtifactError, match=r"__main__\.OfScript.*put it as a class into a module"):
+        manager.register_model("m", "classification", tmp_path / "m.joblib", sample=FRAME.head(5))
+
+
+def test_a_model_in_the_place_of_its_file_is_refused(manager, db):
+    """The message says how it becomes a file."""
+    for register in (manager.register_model, ModelRegistry(db, manager.tenant_id).register_version):
+        with pytest.raises(ModelSaveError, match=r"is a LogisticRegression\. Write the model with joblib\.dump"):
+            register("m", "1", LogisticRegression())

@@ -1,5 +1,6 @@
 """The configuration of a cache, and its clock; ``tests/integration/cache`` has what both kinds of cache promise."""
 
+import math
 import sys
 
 import pytest
@@ -19,10 +20,10 @@ def test_entries_age():
     assert cache.get(b"k") is None
 
 
-@pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": -1}, {"ttl_s": 0}])
+@pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": -1}, {"ttl_s": 0}, {"ttl_s": math.nan}])
 def test_a_bound_must_be_positive(bounds):
     """A cache that can keep nothing is a mistake, not a setting."""
-    with pytest.raises(ConfigurationError, match="must be positive"):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(bounds))} is .*above 0.* pass cache=None"):
         CacheConfig(**bounds)
 
 

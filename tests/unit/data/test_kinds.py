@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy import sparse
 
 from ml_core.data.canonical import columns_from_frame
+from ml_core.data.frames import as_frame
 from ml_core.data.kinds import infer_columns
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.exceptions import DataProcessingError
@@ -291,3 +293,22 @@ def test_a_tenth_of_the_values_may_be_mistakes(rows):
     with pytest.raises(DataProcessingError, match=f"mixes {rows - few} numbers and {few} other texts"):
         infer(numbers[few:] + ["soon"] * few)
     assert infer(["soon"] * (few + 1) + numbers[few + 1 :]).kind is not ColumnKind.NUMBER
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series(pd.cut(np.arange(float(N)), 4)),
+        pd.Series(pd.Categorical(pd.period_range("2026-01", periods=N, freq="M"))),
+    ],
+)
+def test_categories_of_no_plain_type_are_refused(values):
+    """As ``pandas.cut`` makes them; the message says how to give them."""
+    with pytest.raises(DataProcessingError, match=r"holds categories of type (Interval|Period).*astype\(str\)"):
+        infer(pd.Series(values))
+
+
+def test_a_sparse_matrix_is_refused_as_what_it_is():
+    """pandas would take each of its rows for one value."""
+    with pytest.raises(DataProcessingError, match="from_spmatrix"):
+        as_frame(sparse.csr_matrix(np.eye(3)))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pickle
 from decimal import Decimal
 
 import numpy as np
@@ -120,6 +121,8 @@ def test_a_byte_that_is_not_utf_8_far_into_the_file(write):
         ("t.csv", "a,b\n1,2\n".encode("utf-16-be"), "encoding, such as utf-16-be"),
         ("t.csv", b"PK\x03\x04rest", "is an Excel workbook or a zip archive"),
         ("t.csv", b"\xd0\xcf\x11\xe0rest", "is an Excel workbook"),
+        ("t.csv", pickle.dumps([1]), "is a pickle"),
+        ("t.csv", b"ARROW1\0\0rest", "is an Arrow"),
         ("t.csv", b"\x28\xb5\x2f\xfdrest", "compressed with zstd"),
         ("t.csv.gz", gzip.compress(b"PAR1rest", mtime=0), "is a Parquet file"),
         ("caf\u0301.csv", "caf\u0301,caf\u00e9\n1,2\n".replace("caf\u0301", "cafe\u0301"), "several columns called"),
@@ -261,10 +264,11 @@ def test_a_frame_without_rows_has_none():
     assert rows_from_frame(pd.DataFrame({"a": []})) == []
 
 
-def test_an_unknown_encoding(write):
-    """Names encodings that exist."""
-    with pytest.raises(DataProcessingError, match="'klingon' is not an encoding"):
-        read_table(write("t.csv", "a\n1\n"), encoding="klingon")
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "a\0b"])
+def test_an_unknown_encoding(write, encoding):
+    """Names encodings that exist; one of bytes is no encoding of texts."""
+    with pytest.raises(DataProcessingError, match=r"is not an encoding\. Use one such as utf-8"):
+        read_table(write("t.csv", "a\n1\n"), encoding=encoding)
 
 
 CELLS = st.text(st.sampled_from('ab"; ,\t\r\n\ufeff\0\u00e9\u2028'), max_size=4)

@@ -91,3 +91,26 @@ def test_one_column_to_ignore_is_not_taken_for_its_characters() -> None:
     with pytest.raises(InvalidRequestError, match=r"ignore is one text. Give a list, such as \['xy'\]"):
         TrainSpec(dataset="d", ignore="xy")
     assert TrainSpec(dataset="d", ignore=[1, "xy"]).ignore == ("1", "xy")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hyperparameters", "algorithm=ridge"),
+        ("hyperparameters", {1: 2}),
+        ("kinds", "zip=category"),
+        ("metadata", ["note"]),
+        ("model_type", int),
+        ("dataset", 3),
+        ("validation_dataset", 3),
+        ("rare_classes", 3),
+        ("selection_seconds", "20"),
+        ("cross_validation", "3"),
+        ("ignore", 3),
+        ("ignore", "id"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_name(field, value):
+    """As Python gives it, where JSON is checked when it is read."""
+    with pytest.raises(MLFrameworkError, match=field):
+        TrainSpec(**{field: value})

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from ml_core.api import examples
-from ml_core.api.meanings import PARAMETERS, meaning
 from ml_core.api.schemas.base import ErrorAnswer
 
 _DESCRIPTION = """
@@ -59,6 +58,24 @@ _MEANINGS = {
 }
 
 _SCHEMAS = "#/components/schemas/"
+_PATH = {
+    "batch": "The batch of jobs.",
+    "dataset": "The dataset.",
+    "environment": "The environment.",
+    "gate": "The gate.",
+    "hold": "The hold.",
+    "job": "The job.",
+    "key": "The id of the key, which is not secret.",
+    "model": "The model.",
+    "name": "The file.",
+    "number": "The number of the dataset's version, or `newest`.",
+    "other": "The version to compare with.",
+    "request": "The request, as its answer names it.",
+    "run": "The run.",
+    "schedule": "The schedule.",
+    "tenant": "The tenant.",
+    "version": "The version.",
+}
 
 
 def describe(app: FastAPI) -> None:
@@ -72,10 +89,6 @@ def describe(app: FastAPI) -> None:
             }
             _add_errors(made)
             made = _with_readable_names(made)
-            for name, schema in made["components"]["schemas"].items():
-                for field, described in schema.get("properties", {}).items():
-                    if "description" not in described:
-                        described["description"] = meaning(name, field)
             made["tags"] = [{"name": noun, "description": text} for noun, text in _NOUNS.items()]
             for operations in made["paths"].values():
                 for operation in operations.values():
@@ -126,6 +139,6 @@ def _complete(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
             parameter["example"] = examples.PATH[parameter["name"]]
-            parameter.setdefault("description", PARAMETERS[parameter["name"]])
+            parameter.setdefault("description", _PATH[parameter["name"]])
     if name in examples.BODIES:
         operation["requestBody"]["content"]["application/json"]["example"] = examples.BODIES[name]

@@ -253,6 +253,7 @@ def test_a_killed_postgres_is_back_by_itself(victim):
     tenant.promote("m", version, wait_for=ROW)
 
 
+@pytest.mark.timeout(900)
 def test_a_killed_ray_is_back_by_itself(victim, jobs):
     """kill -9 of Ray leaves orphans; the supervisor ends them and starts anew, with all keys and models, and with the
     job that was starting."""
@@ -260,8 +261,8 @@ def test_a_killed_ray_is_back_by_itself(victim, jobs):
     before, job_id = platform.local.state, jobs.train("ray", TRAINING, promote_to="production").job_id
     wait_until(lambda: has_reached(jobs.get(job_id), "starting"), WITHIN_S)
     assert kill([*processes_of(platform, "raylet"), *processes_of(platform, "gcs_server")]) >= 1
-    wait_until(lambda: platform.local.state not in (None, before), 60)
-    wait_until(lambda: is_answered(tenant), 120)
+    wait_until(lambda: platform.local.state not in (None, before), 120)
+    wait_until(lambda: is_answered(tenant), 180)
     wait_until(lambda: platform.local.status().state == "running", 60)
     assert platform.local.state.http_port == before.http_port
     ends_in_one_version(platform, jobs, job_id)

@@ -333,6 +333,7 @@ def test_after_each_method_of_a_the_same_session_shows_b_nothing(
         answer = call(kind(one_session, other), method, world)
         assert world.tenant not in answer, method
         assert fingerprint(one_session, world.tenant) == before, method
+    before = fingerprint(one_session, world.tenant)
     raw_sql_changes_nothing(one_session, other, world.tenant)
     assert fingerprint(one_session, world.tenant) == before
 

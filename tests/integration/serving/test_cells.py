@@ -170,10 +170,15 @@ def test_a_cell_ends_while_nothing_is_asked(platform, moved):
     """The shared cell answers the next requests, and the cell starts again, as for any move."""
     (version,) = {moved.predict("m", [ROW]).json()["version"]}
     PlacementRepository(platform.db).set(moved.tenant_id, Placement(is_dedicated=True, min_replicas=0))
-    with platform.db.platform() as connection:
-        earlier = sa.text("UPDATE mlcore.placements SET requested_at = now() - :ago WHERE tenant_id = :tenant")
-        connection.execute(earlier, {"ago": 2 * IDLE_AFTER, "tenant": moved.tenant_id})
-    wait_until(lambda: not has_moved(moved) and application(moved) is None, MOVE_S)
+
+    def has_ended():
+        """As if the last request were long ago, also one that is noted only now."""
+        with platform.db.platform() as connection:
+            earlier = sa.text("UPDATE mlcore.placements SET requested_at = now() - :ago WHERE tenant_id = :tenant")
+            connection.execute(earlier, {"ago": 2 * IDLE_AFTER, "tenant": moved.tenant_id})
+        return not has_moved(moved) and application(moved) is None
+
+    wait_until(has_ended, MOVE_S)
     with moved.traffic("m", ROW) as report:
         wait_until(lambda: application(moved) is not None, MOVE_S)
         report.wait_for(version, report.answers[version] + 50, 30)

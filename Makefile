@@ -11,7 +11,7 @@ PACKAGES := ml_core deployments k8s
 CONSOLE_PACKAGES = $(shell $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["console"])')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test console-test soak lint format lock clean image kind kind-test kind-down
+.PHONY: help install demo up down status test test-platform test-others console-test soak lint format lock clean image kind kind-test kind-down
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -40,16 +40,26 @@ status: $(READY)  ## Show each part of the platform
 	@$(BIN)/mlcore status
 
 test: $(READY)  ## Run the tests: the embedded Postgres, Ray and Ray Serve are started by themselves
-	@$(BIN)/python -m pytest -m "not alone and not platform" -n 2 --dist loadfile --no-loadscope-reorder
+	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
+		test-platform test-others
+
+# Those that use the platform wait most of the time, and the others run meanwhile. With more threads of OpenMP than one
+# these would wait for each other.
+test-platform test-others: export OMP_NUM_THREADS = 1
+
+test-platform: $(READY)
 	@$(BIN)/python -m pytest -m platform --ignore tests/unit
-	@$(BIN)/python -m pytest -m alone --ignore tests/unit
+
+test-others: $(READY)
+	@$(BIN)/python -m pytest -m "not platform" -n 3 --dist loadfile --no-loadscope-reorder
 
 console-test: $(READY)  ## Test the console in the distribution's Chromium (on Debian: apt install chromium)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(CONSOLE_PACKAGES)
 	@$(BIN)/python -m pytest tests/console tests/integration/control_api/test_console_files.py -rs
 
 soak: $(READY)  ## Kill processes of jobs 50 times at random moments; each job must end in one version (half an hour)
-	@MLCORE_TEST_KILLS=50 $(BIN)/python -m pytest tests/chaos/test_kills.py -k a_job
+	@MLCORE_TEST_KILLS=50 $(BIN)/python -m pytest tests/chaos/test_kills.py tests/integration/jobs/test_tune_on_ray.py \
+		-k "a_job or twice"
 
 lint: $(READY)  ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

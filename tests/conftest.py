@@ -24,8 +24,7 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the markers of this folder."""
-    config.addinivalue_line("markers", "alone: needs its deadlines kept; runs apart from the others")
+    """Name the marker of this folder."""
     config.addinivalue_line("markers", "platform: uses the platform, which one process starts for all of these")
 
 

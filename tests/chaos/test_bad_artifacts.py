@@ -99,5 +99,5 @@ def test_postgres_is_away(platform, served):
             wait_until(lambda: time.monotonic() > ended, OUTAGE_S + 10)
             assert report.answered > count + 20
         finally:
-            platform.local.up()
+            platform.up()
         tenant.promote("m", tenant.train("m", DATA, n_estimators=7), wait_for=ROW)

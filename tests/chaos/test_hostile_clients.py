@@ -39,8 +39,6 @@ ROW = measures(1).drop(columns=["outcome"]).iloc[0].to_dict()
 BODY = orjson.dumps({"rows": [ROW]})
 LIMITS = ServingSettings()
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory):

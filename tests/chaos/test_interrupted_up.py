@@ -17,8 +17,6 @@ from ml_core.platform.ports import free_ports
 from ml_core.platform.processes import find_marked
 from support.registry import temporary_home
 
-pytestmark = pytest.mark.alone
-
 
 @contextmanager
 def starting(home: Path, moment: str) -> Iterator[subprocess.Popen[str]]:

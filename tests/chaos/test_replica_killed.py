@@ -34,7 +34,6 @@ ACME, GLOBEX, MODEL = TenantId("acme"), TenantId("globex"), ModelId("m")
 ROW = measures(1).drop(columns=["outcome"]).iloc[0].to_dict()
 CONNECTIONS, MANY = 8, 60
 
-pytestmark = pytest.mark.alone
 
 # A whole replica, as behind the ingress, on a socket of its own.
 REPLICA = """
@@ -102,8 +101,9 @@ class Registry:
         return [path.name for path in self.db.settings.platform.prediction_spool.rglob("*.spool")]
 
 
-@pytest.fixture
-def registry() -> Iterator[Registry]:
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Registry]:
+    """The registry of these tests."""
     with temporary_home() as home, DatabaseConnection(settings=settings_for(home)) as db:
         keys = {}
         for tenant_id, policy in ((ACME, PredictionPolicy.DIGEST), (GLOBEX, PredictionPolicy.INPUTS)):
@@ -117,6 +117,14 @@ def registry() -> Iterator[Registry]:
             environments.promote(MODEL, VersionId(trained["version"]), PRODUCTION, actor="test", reason="test")
             keys[tenant_id] = str(KeyRepository(db, tenant_id).create("test", frozenset({Scope.PREDICT})))
         yield Registry(db, keys)
+
+
+@pytest.fixture
+def registry(whole: Registry) -> Registry:
+    """With an empty log."""
+    with superuser(whole.db) as session:
+        session.execute("TRUNCATE mlcore.predictions, mlcore.prediction_losses")
+    return whole
 
 
 @dataclass

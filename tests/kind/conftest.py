@@ -26,7 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests of this folder where there is no cluster."""
     for item in items:
         if item.path.parent.name == "kind":
-            item.add_marker("alone")
             item.add_marker(pytest.mark.timeout(900))
             if CONTEXT is None:
                 item.add_marker(pytest.mark.skip(reason="MLCORE_TEST_CONTEXT names no cluster: make kind kind-test"))

@@ -91,6 +91,7 @@ DEEDS = {
     "mutate": spoil,
     "sleep": lambda X: sleep(),
     "sleep 10 s": lambda X: release.wait(10),
+    "sleep 0.2 s": lambda X: release.wait(0.2),
 }
 
 

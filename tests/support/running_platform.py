@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from ml_core.cli.demo.traffic import TrafficReport, traffic
+from ml_core.client import MLClient
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
@@ -29,6 +33,15 @@ from support.registry import temporary_home
 from support.waiting import wait_until
 
 PRODUCTION = EnvironmentName("production")
+_PAUSE_S = 0.01
+
+
+class _Program(MLClient):
+    """A client that pauses before each prediction: clients that did not would leave no processor to what they watch."""
+
+    def predict(self, *arguments: Any, **named: Any) -> Any:
+        time.sleep(_PAUSE_S)
+        return super().predict(*arguments, **named)
 
 
 @dataclass
@@ -39,6 +52,11 @@ class RunningPlatform:
     local: LocalPlatform
     db: DatabaseConnection
     url: str
+
+    def up(self) -> None:
+        """Start or repair it, or its supervisor."""
+        with environment(self.settings.platform.home):
+            self.local.up()
 
     def tenant(self, name: str) -> TestTenant:
         """A tenant, made if it does not exist, with a key of its own."""
@@ -94,10 +112,30 @@ class TestTenant:
         """Predict rows."""
         return self.post(f"/models/{model}/predict", json={"rows": rows, **body})
 
+    def client(self) -> MLClient:
+        """A client with its key."""
+        return _Program(self.platform.url, api_key=self.key, tenant_id=self.tenant_id)
+
+    def traffic(self, model: str, row: Mapping[str, Any]) -> AbstractContextManager[TrafficReport]:
+        """Programs that ask a row again and again until left."""
+        return traffic(self.client, model, row)
+
     def _ask(self, method: str, path: str, *, key: str | None = None, **options: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key or self.key}", **options.pop("headers", {})}
         url = f"{self.platform.url}/t/{self.tenant_id}{path}"
         return httpx.request(method, url, headers=headers, timeout=30, trust_env=False, **options)
+
+
+@contextmanager
+def environment(home: Path) -> Iterator[None]:
+    """That of a platform's processes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLCORE_JOB_CPUS", "2")  # so that a job can have tasks
+        patched.setenv("PYTHONPATH", str(home / "site"), prepend=os.pathsep)
+        patched.setenv("MLCORE_TRUSTED_MODULES", "acme_models")
+        # So long a replica that is stopped answers those that still have its address; Ray's default is 30.
+        patched.setenv("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "10")
+        yield
 
 
 @contextmanager
@@ -106,19 +144,18 @@ def running_platform(replicas: int = 2) -> Iterator[RunningPlatform]:
     with temporary_home() as home:
         settings = Settings(platform=PlatformSettings(home=home, http_port=free_ports(1)[0], replicas=replicas))
         local = LocalPlatform(settings)
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("MLCORE_JOB_CPUS", "2")  # so that a job can have tasks
-            environment.setenv("PYTHONPATH", str(acme.write(home / "site")), prepend=os.pathsep)
-            environment.setenv("MLCORE_TRUSTED_MODULES", "acme_models")
-            state = local.up()
+        acme.write(home / "site")
+        with environment(home):
+            url = local.up().url
         try:
             db = DatabaseConnection(settings=settings)
             try:
-                yield RunningPlatform(settings, local, db, state.url)
+                yield RunningPlatform(settings, local, db, url)
             finally:
                 db.close()
         finally:
+            state = local.state
             local.down()
-        left = [(process.pid, process.name()) for process in find_marked(home, state.session_id)]
+        left = [(process.pid, process.name()) for process in find_marked(home, state and state.session_id)]
         if left:
             raise AssertionError(f"processes were left behind: {left}")

@@ -139,8 +139,13 @@ def _killing(found: dict[str, Any], sizes: Path, cluster: Any, node: Any) -> Ite
         found["rounds"].append(state.rounds)
         return state
 
+    def has_been_formed(group: int) -> bool:
+        # Ray Train counts the nodes every 20 s; this has it do so now.
+        ray.get(ray.get_actor("AutoscalingCoordinator", "AutoscalingCoordinator")._tick.remote())
+        return len(sizes.read_text().split()) == group
+
     def wait_for_trees_of(group: int) -> None:
-        wait_until(lambda: len(sizes.read_text().split()) == group, _WITHIN_S)
+        wait_until(lambda: has_been_formed(group), _WITHIN_S)
         start = int(sizes.read_text().split()[-1].partition("@")[2])
         wait_until(lambda: state().rounds >= start + _ROUNDS, _WITHIN_S)
 

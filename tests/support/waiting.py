@@ -11,14 +11,17 @@ WITHIN_S = 30.0
 
 
 def wait_until(condition: Callable[[], _T], timeout_s: float = WITHIN_S) -> _T:
-    """Ask again until a condition holds; fail at the deadline.
+    """Ask again until a condition holds; fail at the deadline. What takes long to ask is asked less often.
 
     Returns:
         What the condition returned at last.
     """
-    deadline = time.monotonic() + timeout_s
+    asked = time.monotonic()
+    deadline = asked + timeout_s
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"the condition did not hold within {timeout_s} s")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, now - asked), 0.5))
+        asked = time.monotonic()
     return value

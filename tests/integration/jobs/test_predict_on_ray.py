@@ -27,7 +27,6 @@ from support.waiting import wait_until
 
 WITHIN_S = 120.0
 pytestmark = [
-    pytest.mark.alone,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data"),  # of its own defaults
     pytest.mark.filterwarnings("ignore:`ray_remote_args` is deprecated"),  # see ``stream``
 ]

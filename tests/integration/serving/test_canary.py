@@ -8,8 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from ml_core.cli.demo.traffic import traffic
-from ml_core.client import MLClient
 from ml_core.domain.rollout import Side, choose
 from ml_core.ids import EnvironmentName, ModelId, VersionId
 from ml_core.registry.promotion.rollouts import RolloutRepository
@@ -35,10 +33,6 @@ class Trial:
         self.new = self.tenant.train("measures", (X, y), n_estimators=6)
         self.tenant.promote("measures", self.old, wait_for=self.row)
         self.answers: list[httpx.Response] = []
-
-    def connect(self) -> MLClient:
-        """A client of the tenant."""
-        return MLClient(self.platform.url, api_key=self.tenant.key, tenant_id=self.tenant.tenant_id)
 
     def ask(self, **body: Any) -> dict[str, Any]:
         """One row; the answer is kept."""
@@ -75,7 +69,7 @@ def start(trial: Trial, percent: int, sticky: str | None = None) -> None:
 
 def test_a_canary_answers_its_keys_and_then_everything(trial: Trial) -> None:
     """Each key keeps its version on both replicas, both versions answer, and the finish moves the rest; under load."""
-    with traffic(trial.connect, "measures", trial.row) as report:
+    with trial.tenant.traffic("measures", trial.row) as report:
         start(trial, 50)
         for key in KEYS * 2:
             body = trial.ask(key=key)
@@ -111,7 +105,7 @@ def test_a_sticky_column_that_the_model_does_not_know(trial: Trial) -> None:
     for number in range(20):
         body = trial.tenant.predict("measures", [{**trial.row, "customer": number}]).json()
         assert (body["version"], body["rollout"]) == trial.expected(str(number), 50)
-    with trial.connect() as client:
+    with trial.tenant.client() as client:
         for key in KEYS[:20]:
             result = client.predict("measures", [{**trial.row, "customer": 7}], key=key)
             assert (result.version, result.rollout) == trial.expected(key, 50)

@@ -32,7 +32,7 @@ def test_a_stream_goes_through_the_ingress(platform: RunningPlatform, listener) 
         KeyRepository(platform.db, "listened").create("k", [Scope.READ])
         wait_until(lambda: heard.topics == {"audit"})
         told = heard.body.count(": keep-alive")
-        wait_until(lambda: heard.body.count(": keep-alive") >= told + 4)  # 20 s; HAProxy waits for 10
+        wait_until(lambda: heard.body.count(": keep-alive") >= told + 3)  # 15 s; HAProxy waits for 10
         assert not heard.is_over
         KeyRepository(platform.db, "listened").create("k", [Scope.READ])
         wait_until(lambda: len(heard.events) == 3)

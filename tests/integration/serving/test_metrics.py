@@ -7,6 +7,7 @@ import json
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from ml_core.domain.placement import SHARED_CELL
 from ml_core.observability.metrics import METRICS
 from ml_core.platform.ray_cluster import metrics_targets
 from support.tables import tickets
@@ -49,9 +50,10 @@ def generations(samples: list) -> dict[str, float]:
 
 
 def agree(platform) -> bool:
-    """Whether every replica of the shared cell reports one generation."""
+    """Whether every replica of the shared cell reports one generation; Ray's agent remembers killed ones."""
     found = generations(scrape(platform))
-    return len(found) == platform.settings.platform.replicas and len(set(found.values())) == 1
+    live = {each.replica_id for each in platform.local.status().replicas if each.cell == SHARED_CELL}
+    return len(live) == platform.settings.platform.replicas and len({found.get(each) for each in live}) == 1
 
 
 def test_prometheus_sees_what_the_replicas_answered(platform, acme):

@@ -1,7 +1,5 @@
 """Promotions while requests run: served within a moment, nothing failed, nothing mixed."""
 
-from ml_core.cli.demo.traffic import traffic
-from ml_core.client import MLClient
 from ml_core.ids import ModelId
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.system import MLSystem
@@ -18,11 +16,7 @@ def test_no_request_fails_while_a_version_is_promoted(platform):
     row = X.iloc[0].to_dict()
     first, second = tenant.train("measures", (X, y)), tenant.train("measures", (X, y), n_estimators=20)
     tenant.promote("measures", first, wait_for=row)
-
-    def connect():
-        return MLClient(platform.url, api_key=tenant.key, tenant_id=tenant.tenant_id)
-
-    with traffic(connect, "measures", row) as report:
+    with tenant.traffic("measures", row) as report:
         report.wait_for(first, 100, 30)
         tenant.promote("measures", second)
         report.wait_for(second, 100, 30)

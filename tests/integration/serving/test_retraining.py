@@ -1,7 +1,8 @@
-"""A stream whose concept changes, over HTTP: the control loop trains, tries and promotes a version by itself."""
+"""A stream whose concept changes, over HTTP: the platform trains, tries and promotes a version by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,6 +17,7 @@ from ml_core.client import MLClient
 from ml_core.database.tables import schedules
 from ml_core.domain.api_key import Scope
 from ml_core.domain.quality import Verdict
+from ml_core.jobs.retraining import Retrainer
 from ml_core.registry.datasets import DatasetRepository
 from support.running_platform import RunningPlatform
 from support.waiting import wait_until
@@ -59,11 +61,19 @@ def labels(client: MLClient) -> int:
 
 @pytest.mark.timeout(600)
 def test_a_changed_concept_is_learnt_without_anybody(platform: RunningPlatform) -> None:
-    """An alert, a job on Ray with the labels, a canary that wins, and quality as before."""
+    """An alert, a job on Ray with the labels, a canary that wins, and quality as before.
+
+    The control loop begins, which takes a turn every half a minute; the next steps are those of a loop beside it.
+    """
     tenant = platform.tenant("loans")
     key = platform.key(tenant.tenant_id, Scope.ADMIN)
     training = {"target": "group", "hyperparameters": {"algorithm": "gradient_boosting", "max_iter": 30}}
     program = Program(platform.url, tenant.key, tenant.tenant_id)
+    retrainer = Retrainer(platform.db)
+
+    def go_on_until(condition: Callable[[], Any]) -> Any:
+        return wait_until(lambda: retrainer.turn() or condition(), WITHIN_S)
+
     with MLClient(platform.url, api_key=key, tenant_id=tenant.tenant_id) as client, closing(program):
         client.predictions.set_policy("inputs")
         table = pd.DataFrame([{**row, "group": label} for row, label in rows(BEFORE, 1_000, 0)])
@@ -85,12 +95,13 @@ def test_a_changed_concept_is_learnt_without_anybody(platform: RunningPlatform) 
         )
         with platform.db.tenant(tenant.tenant_id) as connection:
             connection.execute(schedules.update().values(next_at=datetime.now(UTC)))
-        wait_until(lambda: client.environments.get("loans").canary is not None, WITHIN_S)
+        wait_until(lambda: client.schedules.get("watch").retraining is not None, WITHIN_S)
+        go_on_until(lambda: client.environments.get("loans").canary is not None)
         assert client.datasets.get("loans").source["kind"] == "labels"
         wait_until(lambda: "2" in program.ask(rows(AFTER, 5, 3)))
         assert set(program.ask(rows(AFTER, 300, 4))) == {"1", "2"}
-        wait_until(lambda: client.environments.get("loans").version == "2", WITHIN_S)
-        done = wait_until(lambda: (found := client.schedules.get("watch")).retraining is None and found)
+        go_on_until(lambda: client.environments.get("loans").version == "2")
+        done = go_on_until(lambda: (found := client.schedules.get("watch")).retraining is None and found)
         assert done.note.startswith("Version 2 is served. Canary: accuracy")
         assert client.environments.get("loans").canary is None
         by_version = {day.version: day.score.value for day in client.quality.report("loans").days}

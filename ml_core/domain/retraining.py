@@ -23,8 +23,8 @@ class OnDrift(Specification):
     Attributes:
         environment: The environment that is watched, and served by the new version if it is better.
         days: Days of the reports, the present one included.
-        canary_percent: The share of requests that the new version answers on trial.
-        canary_hours: How long it may take to be better; afterwards it is aborted.
+        canary_percent: Percent of the requests that the new version answers on trial.
+        canary_hours: Hours that it may take to be better; then it is aborted.
         min_labels: Labels that both versions need before they are compared.
         collect_labels: Whether the labelled rows of these days become the next version of the job's dataset before the
             training. False: somebody else writes that dataset.

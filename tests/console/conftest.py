@@ -6,7 +6,9 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -23,6 +25,31 @@ if TYPE_CHECKING:
 
 PATH = "/api/console/"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+_HERE = Path(__file__).parent
+_asked: set[tuple[str, str]] = set()
+_wanted: set[str] = set()
+_begun: set[str] = set()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what looks back on all others come last."""
+    _wanted.update(each.nodeid for each in items if each.path.parent == _HERE)
+    items.sort(key=lambda each: "asked_by_all" in getattr(each, "fixturenames", ()))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note what runs in this process."""
+    _begun.add(item.nodeid)
+
+
+@pytest.fixture
+def asked_by_all() -> set[tuple[str, str]]:
+    """Method and path of each request that the browsers of all tests of this folder sent."""
+    files = {nodeid.partition("::")[0].rpartition("/")[2] for nodeid in _begun}
+    if not _asked or not _wanted <= _begun or not {path.name for path in _HERE.glob("test_*.py")} <= files:
+        pytest.skip("Not all tests of the console ran in this process, in a browser: make console-test")
+    return _asked
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +82,7 @@ class Viewer:
     def __init__(self, browser: Browser, address: str, **options: Any) -> None:
         self.context = browser.new_context(locale="en-US", timezone_id="Europe/Berlin", **options)
         self.address = address
+        self.context.on("request", lambda each: _asked.add((each.method, urlsplit(each.url).path)))
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(20_000)
         self.said: list[str] = []

@@ -124,6 +124,30 @@ def test_a_search_is_that_of_the_address(anna, shop):
     assert [search.input_value(), rows.count()] == ["3", 1]
 
 
+def test_what_is_behind_something_that_is_gone_keeps_the_focus(anna):
+    """A note above a field vanishes; the field is the same one, with what is typed and where the cursor is."""
+    page = anna.open()
+    page.get_by_label("API key").wait_for()
+    kept = page.evaluate(
+        """async () => {
+          const { html, render } = await import("./core/html.js");
+          const target = document.body.appendChild(document.createElement("div"));
+          const view = (note) => html`<h1>Rows</h1>
+            ${note && html`<p>${note}</p>`}
+            <section id="typed"><input value="given" /></section>
+            ${["b", "a"].map((key) => html`<button type="button" data-key="${key}">${key}</button>`)}`;
+          render(target, view("It changes."));
+          const field = target.querySelector("input");
+          field.focus();
+          field.value = "typed";
+          field.setSelectionRange(2, 3);
+          render(target, view(""));
+          return [document.activeElement === field, field.value, field.selectionStart, target.children.length];
+        }"""
+    )
+    assert kept == [True, "typed", 2, 4]
+
+
 def test_where_the_focus_was_is_gone_the_page_is_begun(anna, shop):
     """With two runs there is none to leave out, so it is read from its heading."""
     runs = [RunRepository(shop.db, shop.tenant).start(PEOPLE) for _ in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ml_core.registry.promotion.gates import GateRepository
+from ml_core.registry.promotion.pointers import Pointer
 from support.console import choose
 from support.gated import PEOPLE
 
@@ -140,6 +141,31 @@ def test_a_rollback_says_where_it_leads(viewer, shop):
     dialog.get_by_role("button", name="Roll back").click()
     anna.wait_until(lambda: shop.served() == "2")  # the page may not have seen the other move yet
     anna.page.get_by_text("production serves version 2").wait_for()
+
+
+def test_what_is_tried_is_given_up_again(viewer, shop):
+    """A shadow, a canary, and at last all that is served; each dialog says what is served then."""
+    anna = viewer()
+    anna.open(shop.model)
+    page = anna.sign_in(shop.key("read", "promote"))
+
+    def move(label: str, then: str, button: str | None = None, version: str | None = None) -> Pointer:
+        generation = shop.environments.get(PEOPLE).generation + 1
+        dialog = anna.dialog(f"{label}…")
+        if version:
+            choose(dialog, version)
+        dialog.locator("dl.plan div", has_text="Then").locator("dd", has_text=then).wait_for()
+        dialog.get_by_role("button", name=button or label, exact=True).click()
+        page.get_by_text(f"is at generation {generation}").wait_for()
+        return shop.environments.get(PEOPLE)
+
+    assert move("Start shadow", "with the shadow 2", "Start shadow version 2", "2").shadow == "2"
+    assert move("Stop shadow", "version 1").shadow is None
+    assert move("Start canary", "the canary 2 answers 10", "Start canary version 2", "2").canary.version == "2"
+    gone = move("Abort canary", "version 1")
+    assert (gone.version, gone.canary) == ("1", None)
+    assert move("Withdraw", "nothing").version is None
+    page.get_by_text("production serves nothing").wait_for()
 
 
 def test_a_second_pair_of_eyes(viewer, shop):

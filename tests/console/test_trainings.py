@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ml_core.api.schemas.schedules import NewDriftRule
 from ml_core.domain.job_spec import TrainJobSpec
 from ml_core.jobs.schedules import Schedules
 from ml_core.jobs.submission import Jobs
@@ -11,6 +12,7 @@ from ml_core.models.algorithms import ALGORITHMS
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.jobs import JobQueue, JobRepository
 from support.console import choose, open_as, refused_at, row
+from support.gated import PEOPLE
 from support.job_queue import empty_queue, running_queue
 from support.tables import measures
 
@@ -132,6 +134,43 @@ def test_the_algorithms_that_are_offered_are_the_platforms(viewer, shop, db):
     page.get_by_text("Your key lacks the scope train.").wait_for()
 
 
+def test_a_schedule_on_drift_has_the_whole_rule_of_the_api(viewer, shop, db):
+    """Every field in the API's words, with its default; what is refused is shown at its field."""
+    DatasetRepository(db, shop.tenant).create("m", measures(50))
+    path = f"{shop.path}/training?dataset=m&target=outcome&model={PEOPLE}"
+    page = open_as(viewer(), shop.key("read", "train", "promote"), path)
+    page.get_by_role("button", name="Schedule…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Only on an alert").select_option("staging")
+    for name, told in NewDriftRule.model_fields.items():
+        if name == "environment":
+            continue
+        field = dialog.get_by_label(told.description.rstrip("."), exact=True)
+        kept = field.is_checked() if told.annotation is bool else float(field.input_value())
+        assert (field.get_attribute("name"), kept) == (name, told.default)
+    dialog.get_by_label("Days of the reports").fill("0")
+    dialog.get_by_role("button", name="Create the schedule").click()
+    refused_at(page, "days").wait_for()
+    dialog.get_by_label("Days of the reports").fill("3")
+    dialog.get_by_label("Percent of the requests").fill("5")
+    dialog.get_by_label("Hours that it may take").fill("12.5")
+    dialog.get_by_label("Labels that both versions").fill("50")
+    dialog.get_by_label("Make the labelled rows").check()
+    dialog.get_by_role("button", name="Create the schedule").click()
+    page.get_by_role("heading", name="nightly active").wait_for()
+    told = page.locator("dl div", has_text="Hours that it may take to be better; then it is aborted")
+    assert told.locator("dd").inner_text() == "12.5"
+    assert Schedules(db, shop.tenant).get("nightly").on_drift == {
+        "environment": "staging",
+        "days": 3,
+        "canary_percent": 5,
+        "canary_hours": 12.5,
+        "min_labels": 50,
+        "collect_labels": True,
+    }
+    Schedules(db, shop.tenant).delete("nightly")
+
+
 def test_a_job_says_when_its_stage_ends(viewer, shop, db):
     """As its process has said."""
     empty_queue(db)
@@ -223,7 +262,7 @@ def test_a_schedule_on_an_alert(viewer, shop, db):
     dialog.get_by_label("Only on an alert").select_option("production")
     dialog.get_by_role("button", name="Create the schedule").click()
     page.get_by_text("Only on an alert in").wait_for()
-    page.get_by_text("canary percent 20").wait_for()
+    page.locator("dl div", has_text="Percent of the requests").get_by_text("20", exact=True).wait_for()
     reader = viewer()
     page = open_as(reader, shop.key("read"), f"{shop.path}/schedules/nightly")
     page.get_by_text("Your key lacks the scope train.").wait_for()

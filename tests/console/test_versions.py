@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -155,6 +156,98 @@ def test_the_choice_of_a_version_is_a_combobox(viewer, many):
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
+
+
+def chosen(field) -> str:
+    """What a form would send."""
+    return field.locator("xpath=../input[@type='hidden']").input_value()
+
+
+def test_enter_takes_what_is_typed_however_late_an_answer_comes(viewer, many):
+    """An answer to what was typed before takes nothing and shows nothing; a refusal is not that there is none."""
+    anna = viewer()
+    anna.open(many.model)
+    page = anna.sign_in(many.key("read", "promote"))
+    page.get_by_text("production serves version 1").wait_for()
+    anna.wait_for_rest()
+    dialog = anna.dialog("Promote…")
+    field = dialog.get_by_role("combobox", name="Version")
+    page.clock.install()
+    page.clock.pause_at(time.time() + 60)
+    held = []
+    page.route("**/versions?name=n3&*", lambda route: held.append(route))
+    field.fill("n3")
+    page.keyboard.press("Enter")
+    page.clock.run_for(1000)
+    anna.wait_until(lambda: held)
+    field.fill("n14")
+    page.keyboard.press("Enter")
+    with page.expect_response("**/versions?name=n3&*") as late:
+        held[0].continue_()
+    late.value.finished()
+    assert (field.input_value(), dialog.get_by_role("option").count()) == ("n14", 0)
+    page.clock.run_for(1000)
+    dialog.get_by_role("button", name="Promote version n14").wait_for()
+
+    field.fill("n5")
+    page.keyboard.press("ArrowDown")  # lists at once
+    dialog.get_by_role("option", name="n59").wait_for()
+    page.keyboard.press("ArrowDown")
+    with_active = field.get_attribute("aria-activedescendant")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(1000)
+    anna.wait_for_rest()
+    assert (asked, field.get_attribute("aria-activedescendant")) == ([], with_active)
+    page.keyboard.press("Enter")
+    dialog.get_by_role("button", name="Promote version n59").wait_for()
+
+    refusal = {"error": {"code": "quota_exceeded", "message": "Too many requests."}}
+    page.route("**/versions/n6", lambda route: route.fulfill(status=429, json=refusal))
+    field.fill("n6")
+    page.keyboard.press("Enter")
+    page.clock.run_for(1000)
+    dialog.get_by_text("Too many requests.").wait_for()
+
+
+def test_a_page_that_is_loaded_again_changes_no_choice(viewer, many):
+    """Neither what is typed nor the place in the list, though the version that was proposed is another now."""
+    anna = viewer()
+    anna.open(many.model)
+    page = anna.sign_in(many.key("read"))
+    field = page.get_by_role("combobox", name="with", exact=True)
+    field.wait_for()
+    anna.wait_for_rest()
+
+    def publish_another(version: str) -> None:
+        many.publish(version)
+        page.locator(f"type-ahead[name=with][value='{version}']").wait_for(state="attached")
+
+    held = []
+    page.route("**/versions?name=n3&*", lambda route: held.append(route))
+    field.fill("n3")
+    page.keyboard.press("Enter")
+    anna.wait_until(lambda: held)
+    publish_another("4")
+    assert (field.input_value(), chosen(field)) == ("n3", "4")
+    held[0].continue_()
+    anna.wait_until(lambda: chosen(field) == "n3")
+
+    page.reload()
+    field.click()
+    page.get_by_role("option", name="n149").wait_for()
+    page.keyboard.press("ArrowDown")
+    listed = field.get_attribute("aria-activedescendant")
+    publish_another("5")
+    assert field.get_attribute("aria-activedescendant") == listed
+    page.keyboard.press("Enter")
+    assert (field.input_value(), chosen(field)) == ("n149", "n149")
+
+    page.reload()
+    field.wait_for()
+    anna.wait_for_rest()
+    publish_another("6")
+    assert (field.input_value(), chosen(field)) == ("6", "6")
 
 
 def test_differences_are_said_as_better_or_worse(viewer, db, shop):

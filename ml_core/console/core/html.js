@@ -57,10 +57,13 @@ export function render(target, content) {
 /** @param {Element} target @param {ParentNode & Node} fresh */
 function morph(target, fresh) {
   const keyed = new Map([...target.children].map((child) => [keyOf(child), child]));
+  const kept = new Set([...fresh.children].map(keyOf).filter(Boolean));
   let at = target.firstChild;
   for (const wanted of [...fresh.childNodes]) {
     const key = keyOf(wanted);
     const found = key ? keyed.get(key) : at && !keyOf(at) ? at : null;
+    // What is gone is removed first: what is moved would lose the focus.
+    while (key && found && at && found !== at && !kept.has(keyOf(at))) at = removed(at);
     if (found && found.nodeName === wanted.nodeName) {
       if (found === at) at = at.nextSibling;
       else target.insertBefore(found, at);
@@ -71,11 +74,14 @@ function morph(target, fresh) {
       target.replaceChild(wanted, replaced);
     } else target.insertBefore(wanted, at);
   }
-  while (at) {
-    const next = at.nextSibling;
-    at.remove();
-    at = next;
-  }
+  while (at) at = removed(at);
+}
+
+/** Remove a node. @param {ChildNode} node @returns {ChildNode | null} The one after it. */
+function removed(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 /** @param {Node} node */

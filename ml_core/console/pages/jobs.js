@@ -49,13 +49,13 @@ export default {
         : html`No job was submitted yet. <a href="${link(["t", tenant, "training"])}">Train a model.</a>`,
       columns: [
         { name: "Job", cell: (job) => html`<a href="${link(["t", tenant, "jobs", job.job_id])}">${job.job_id}</a>` },
+        { name: "State", cell: (job) => badge(job.state) },
+        { name: "Progress", cell: jobProgress },
         { name: "Kind", cell: (job) => job.kind },
         {
           name: "Model",
           cell: (job) => html`<a href="${link(["t", tenant, "models", job.spec.model_id])}">${job.spec.model_id}</a>`,
         },
-        { name: "State", cell: (job) => badge(job.state) },
-        { name: "Progress", cell: jobProgress },
         { name: "Submitted", cell: (job) => html`<when-time datetime="${job.submitted_at}"></when-time>` },
         { name: "By", cell: (job) => html`<span class="quiet">${job.submitted_by}</span>` },
       ],

@@ -1,10 +1,10 @@
 // A schedule: when it is due, what it submits, what became of it; pause, resume, run or delete it.
 
 import { ask, at } from "../core/api.js";
-import { shown, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { link } from "../core/router.js";
 import { acting, actsView } from "../parts/acts.js";
+import { ruleView } from "../parts/drift_rule.js";
 import { badge, empty } from "../parts/states.js";
 import { facts } from "../parts/table.js";
 
@@ -92,10 +92,9 @@ function factsView({ cron, timezone, next_at: next, last_at: last, on_drift: rul
     ["Last", last ? html`<when-time datetime="${last}"></when-time>` : "never"],
     ["Job", `${schedule.kind} ${schedule.spec.model_id}`],
     ["Acts for", html`${schedule.created_by} <span class="quiet">created <when-time datetime="${schedule.created_at}"></when-time></span>`],
-    ["Only on an alert in", rule?.environment],
     ["Retraining", retraining && html`<a href="${link(["t", tenant, "jobs", retraining.job_id])}">goes on</a>`],
   ])}
-    ${rule && html`<p class="quiet">${Object.entries(rule).map(([name, value]) => html`${words(name)} <b>${shown(value)}</b> `)}</p>`}`;
+  ${rule && ruleView(rule)}`;
 }
 
 /** @param {any} jobs @param {string} tenant @param {string} schedule */

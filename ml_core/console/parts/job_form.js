@@ -6,6 +6,7 @@ import { counted, words } from "../core/format.js";
 import { html } from "../core/html.js";
 import { filter, link } from "../core/router.js";
 import { openDialog } from "./dialog.js";
+import { ruleFields, ruleOf } from "./drift_rule.js";
 import {
   choiceField,
   field,
@@ -233,6 +234,7 @@ export function openJob({ title, rows, more, job, form, tenant }) {
  * @param {string[]} [options.environments] That a new version may be tried in; without them it makes none.
  */
 export function openSchedule({ title, dataset, job, form, tenant, environments }) {
+  let isOnDrift = false;
   openDialog({
     behind: form,
     content: () => ({
@@ -253,11 +255,16 @@ export function openSchedule({ title, dataset, job, form, tenant, environments }
             environments,
             { none: "no: at each time" },
           )
-        }`,
+        }
+        ${isOnDrift && ruleFields()}`,
     }),
-    async submit({ name, cron, timezone, on_drift: environment }) {
-      const rule = environment ? { on_drift: { environment } } : {};
-      const body = { name, cron, timezone, job, ...rule };
+    changed(control, redraw) {
+      if (control.name !== "on_drift") return;
+      isOnDrift = control.value !== "";
+      redraw();
+    },
+    async submit({ name, cron, timezone, on_drift: environment, ...typed }) {
+      const body = { name, cron, timezone, job, on_drift: environment ? ruleOf(environment, typed) : null };
       const { name: made } = await ask("POST", `${at("tenants", tenant)}/schedules`, { body });
       location.hash = link(["t", tenant, "schedules", made]);
     },

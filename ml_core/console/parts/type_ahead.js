@@ -127,8 +127,8 @@ class TypeAhead extends HTMLElement {
       event.stopPropagation(); // nothing is chosen yet
       if (this.#isNew) this.#choose(this.#typed);
       this.#checked();
-      this.#isStale = true;
-      clearTimeout(this.#typing);
+      this.#forget();
+      [this.#isStale, this.#isTaking] = [true, false];
       this.#typing = setTimeout(() => this.#search(this.#typed), 1000 * TYPED_S);
     });
     this.addEventListener("keydown", (event) => this.#pressed(event));
@@ -152,10 +152,11 @@ class TypeAhead extends HTMLElement {
 
   /** @param {string} _ @param {string | null} before @param {string} value */
   attributeChangedCallback(_, before, value) {
-    // What somebody has chosen stays when the page is loaded again.
-    if (!this.#field || this.#chosen !== before || this.#isOpen) return;
+    // What somebody has chosen, types or looks for stays when the page is loaded again.
+    if (!this.#field || this.#chosen !== before) return;
+    if (this.#typed === before) this.#field.value = value;
     this.#chosen = value;
-    this.#close();
+    this.#show();
   }
 
   get #field() {
@@ -203,11 +204,13 @@ class TypeAhead extends HTMLElement {
 
   /** The focus is elsewhere: a name that was typed whole is taken, and anything else is not. */
   async #left() {
+    if (document.activeElement === this.#field) return; // only the window lost it
     const typed = this.#typed;
     if (typed === this.#chosen) return this.#close();
     if (!typed && this.hasAttribute("optional")) return this.#take("");
+    const asked = this.#forget();
     const found = await this.#named(typed).catch(() => null);
-    if (document.activeElement === this.#field) return;
+    if (asked !== this.#asked) return;
     if (found) this.#take(typed);
     else this.#close();
   }
@@ -221,9 +224,15 @@ class TypeAhead extends HTMLElement {
     return isOffered ? found : null;
   }
 
+  /** No search that was begun or is due counts any more. @returns {number} That of the next one. */
+  #forget() {
+    clearTimeout(this.#typing);
+    return ++this.#asked;
+  }
+
   /** List those with a text in their name, that of this very name first. @param {string} text */
   async #search(text) {
-    const asked = ++this.#asked;
+    const asked = this.#forget();
     const noun = this.#noun;
     const { nameOf, rest } = noun;
     try {
@@ -231,7 +240,7 @@ class TypeAhead extends HTMLElement {
         noun.find(this.#given("path"), text, this.hasAttribute("archived")),
         this.#named(text),
       ]);
-      if (asked !== this.#asked || !this.contains(document.activeElement)) return;
+      if (asked !== this.#asked) return;
       const others = page.items.filter((each) => !named || nameOf(each) !== nameOf(named));
       this.#found = named ? [named, ...others] : others;
       this.#status = page.next_cursor
@@ -271,8 +280,7 @@ class TypeAhead extends HTMLElement {
   }
 
   #close() {
-    clearTimeout(this.#typing);
-    this.#asked++;
+    this.#forget();
     [this.#isOpen, this.#isTaking, this.#isStale, this.#found, this.#status] = [false, false, false, [], ""];
     this.#field.value = this.#chosen;
     this.#show();
@@ -330,7 +338,7 @@ class TypeAhead extends HTMLElement {
 
 /** @param {unknown} error */
 function absent(error) {
-  if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 401) return null;
+  if (error instanceof ApiError && [400, 404, 422].includes(error.status)) return null;
   throw error;
 }
 

@@ -20,7 +20,9 @@ class NewDriftRule(Input):
         default="production", description="Watched, and served by the new version if it is better."
     )
     days: int = Field(default=7, description="Days of the reports, the present one included.")
-    canary_percent: int = Field(default=20, description="Percent of the requests that the new version answers on trial.")
+    canary_percent: int = Field(
+        default=20, description="Percent of the requests that the new version answers on trial."
+    )
     canary_hours: float = Field(default=72.0, description="Hours that it may take to be better; then it is aborted.")
     min_labels: int = Field(default=200, description="Labels that both versions need before they are compared.")
     collect_labels: bool = Field(

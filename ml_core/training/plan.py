@@ -129,12 +129,15 @@ class Planner:
         self._check_roles(spec)
         source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
         # With data in memory, the dataset is for the lineage only.
-        if given is None or (given.training is None and source is not None):
+        if source is not None and (given is None or given.training is None):
             if spec.target is None and needs_target(spec.model_type):
-                raise self._no_target(source)
+                raise self._refused(
+                    f"The column of the dataset {source.reference} to predict is not named.",
+                    f"Give the target, one of: {listed(name for name, _ in source.columns)}. Without a target, name a "
+                    "model_type such as 'clustering'.",
+                )
             by = [name for name in (spec.group, spec.time, spec.weight) if name is not None]
-            if source is not None:
-                self._check_columns(source, spec, [*spec.kinds, *spec.ignore, *by])
+            self._check_columns(source, spec, [*spec.kinds, *spec.ignore, *by])
         held_out = None
         if spec.validation_dataset is not None:
             held_out = self._dataset(spec.validation_dataset, "validation_dataset")
@@ -226,16 +229,6 @@ class Planner:
                     f"{did_you_mean(name, names)}Its columns are: {listed(names)}.",
                     name,
                 )
-
-    def _no_target(self, source: DatasetVersion | None) -> TrainingError:
-        of_dataset, one_of = "", ""
-        if source is not None:
-            of_dataset = f" of the dataset {source.reference}"
-            one_of = f", one of: {listed(name for name, _ in source.columns)}"
-        return self._refused(
-            f"The column{of_dataset} to predict is not named.",
-            f"Give the target{one_of}. Without a target, name a model_type such as 'clustering'.",
-        )
 
     def _check_roles(self, spec: TrainSpec) -> None:
         """Refuse a column that is used in two ways."""

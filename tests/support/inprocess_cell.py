@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from support.tables import measures
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 TICKET = {"subject": "I was charged twice since noon", "is_paying": True, "opened": "2026-02-01"}
+SETTLED_WITHIN_S = 5.0
 MEASURE = measures(1).drop(columns=["outcome"]).iloc[0].to_dict()
 
 
@@ -101,9 +103,18 @@ class Cell:
 
         async def send() -> httpx.Response:
             async with self.client() as client:
-                return await client.request(method, f"http://cell{path}", headers=headers, **options)
+                answer = await client.request(method, f"http://cell{path}", headers=headers, **options)
+            await self._settle()
+            return answer
 
         return asyncio.run(send())
+
+    async def _settle(self) -> None:
+        """Wait for the shadows of the answer, which would find this loop closed; not for one that does not return."""
+        await asyncio.sleep(0)  # they are submitted after the answer
+        deadline = time.monotonic() + SETTLED_WITHIN_S
+        while not self.service._shadows.threads.is_alone("") and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
 
     async def ask_async(self, path: str, key: str, body: Any) -> httpx.Response:
         """One POST, from a test that runs the event loop itself."""

@@ -304,15 +304,6 @@ def test_what_no_data_can_mend_is_refused_before_the_upload(mlcore, tenant, tmp_
     assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
 
 
-def test_a_training_without_a_target_is_refused_before_the_upload(mlcore, tenant, tmp_path):
-    """Unless its type needs none."""
-    file = tmp_path / "data.csv"
-    measures().to_csv(file, index=False)
-    result = mlcore("train", file, "-t", tenant, "-m", "m")
-    assert (result.code, "Give the target" in result.err) == (1, True), result.err
-    assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
-
-
 def test_a_version_of_a_dataset_is_measured_on_a_file(mlcore, tenant, tmp_path):
     """The file becomes a dataset of its own, named after the first."""
     file = tmp_path / "data.csv"

@@ -64,7 +64,8 @@ def test_a_run_names_its_version_and_its_error(mlcore: Any, tenant: str, tmp_pat
     assert "m@1" in mlcore("runs", "show", trained.json["run_id"], "-t", tenant).out
     shown = mlcore("runs", "show", trained.json["run_id"], "-t", tenant).out
     assert all(text in shown for text in ("diagnostics.json", "worse by", "█"))
-    mlcore("train", table, "-t", tenant, "-m", "m", "--target", "outcome", "-p", "algorithm=rigde")
+    measures(60).assign(outcome="one").to_csv(table, index=False)
+    mlcore("train", table, "-t", tenant, "-m", "m", "--target", "outcome", "-p", "algorithm=ridge")
     assert "TrainingError" in mlcore("runs", "list", "-t", tenant, "--status", "failed").out
 
 

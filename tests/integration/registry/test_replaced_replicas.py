@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, ModelLoadError, PlatformError
-from ml_core.inference import fair_threads, recent
+from ml_core.inference import fair_threads, model_table
 from ml_core.inference import replica as replica_module
 from ml_core.inference.fair_threads import MAX_LOST
 from ml_core.inference.loads import MAX_LOST_LOADS
@@ -77,7 +79,8 @@ def test_they_are_replaced_one_after_the_other(
             three.table.request_load(version).result(10)
         with pytest.raises(ModelLoadError, match="is missing"):
             three.table.request_load(renamed(version, "2")).result(10)
-    monkeypatch.setattr(recent.time, "time", lambda: 1e12)
+    later = SimpleNamespace(time=lambda: 1e12, monotonic=time.monotonic)  # servers of other tests read the true clock
+    monkeypatch.setattr(model_table, "time", later)
     with running_replica(db, "four") as four, pytest.raises(ModelLoadError, match="is missing"):
         four.table.request_load(version).result(10)
 

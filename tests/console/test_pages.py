@@ -202,6 +202,8 @@ def test_a_list_stays_while_the_platform_is_away(viewer, shop):
     anna.context.set_offline(False)
     page.get_by_role("link", name="later").wait_for()
     assert page.get_by_role("alert").count() == 0
+    held = []
+    page.route("**/pages/jobs.js", lambda request: held.append(request))
     page.get_by_label("Search models").evaluate(
         """(field, address) => {
             field.value = "x";
@@ -210,9 +212,12 @@ def test_a_list_stays_while_the_platform_is_away(viewer, shop):
         }""",
         f"#/{shop.path}/jobs",
     )
-    page.get_by_text("No job was submitted yet.").wait_for()
     page.wait_for_timeout(500)
     assert page.url.endswith("/jobs")
+    assert page.get_by_label("Search models").is_visible()
+    for request in held:
+        request.continue_()
+    page.get_by_text("No job was submitted yet.").wait_for()
 
 
 def test_a_page_that_was_never_opened_waits_for_the_platform(viewer, shop):

@@ -2,6 +2,7 @@
 
 import { ApiError } from "../core/api.js";
 import { html, render } from "../core/html.js";
+import { pageOf } from "../core/router.js";
 import { empty, problem } from "./states.js";
 import { table } from "./table.js";
 
@@ -49,7 +50,8 @@ class DataTable extends HTMLElement {
     this.addEventListener("input", ({ target }) => {
       if (target !== this.#field) return; // a row has fields of its own
       clearTimeout(this.#typing);
-      this.#typing = setTimeout(() => this.#search(), 1000 * TYPED_S);
+      const page = pageOf(location.hash); // the address is another one while the next page loads
+      this.#typing = setTimeout(() => pageOf(location.hash) === page && this.#search(), 1000 * TYPED_S);
     });
     this.addEventListener("click", (event) => {
       if (!(/** @type {Element} */ (event.target).closest(".more"))) return;

@@ -25,10 +25,18 @@ def scrape(platform) -> list:
     for group in json.loads(metrics_targets(platform.settings.platform.home).read_text(encoding="utf-8")):
         for target in group["targets"]:
             assert target.startswith("127.0.0.1:")
-            text = httpx.get(f"http://{target}/metrics", timeout=30, trust_env=False).text
+            text = wait_until(lambda target=target: text_of(target), timeout_s=EXPORTED_WITHIN_S)
             samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
             found += [sample for sample in samples if sample.name.startswith("ray_mlcore_")]
     return found
+
+
+def text_of(target: str) -> str | None:
+    """What an agent of Ray answers; None while there is none, as after it was killed. Prometheus asks again as well."""
+    try:
+        return httpx.get(f"http://{target}/metrics", timeout=30, trust_env=False).text
+    except httpx.ConnectError:
+        return None
 
 
 def answered(samples: list, name: str) -> float:

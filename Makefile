@@ -11,7 +11,7 @@ PACKAGES := ml_core deployments k8s
 CONSOLE_PACKAGES = $(shell $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["console"])')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test test-platform test-others console-test soak lint format lock clean image kind kind-test kind-down
+.PHONY: help install demo up down status test console-test soak lint format lock clean image kind kind-test kind-down
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -39,18 +39,10 @@ down: $(READY)  ## Stop the platform
 status: $(READY)  ## Show each part of the platform
 	@$(BIN)/mlcore status
 
+# With more threads of OpenMP than one, processes that run beside each other would wait for each other.
+test: export OMP_NUM_THREADS = 1
 test: $(READY)  ## Run the tests: the embedded Postgres, Ray and Ray Serve are started by themselves
-	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
-		test-platform test-others
-
-# Those that use the platform wait most of the time, and the others run meanwhile. With more threads of OpenMP than one
-# these would wait for each other.
-test-platform test-others: export OMP_NUM_THREADS = 1
-
-test-platform: $(READY)
 	@$(BIN)/python -m pytest -m platform --ignore tests/unit
-
-test-others: $(READY)
 	@$(BIN)/python -m pytest -m "not platform" -n 3 --dist loadfile --no-loadscope-reorder
 
 console-test: $(READY)  ## Test the console in the distribution's Chromium (on Debian: apt install chromium)

@@ -349,8 +349,12 @@ def test_a_run_that_goes_on_is_followed(viewer, shop, client):
     assert [re.search("after_step=([0-9]+)", url)[1] for url in asked] == ["99"]
     client.runs.log_series(run, "loss", [-1], [9.0])  # an earlier step, so that all is read again
     anna.wait_until(lambda: len(asked) == 3)
-    page.keyboard.press("Home")
-    assert slider.get_attribute("aria-valuetext") == "step -1: loss 9"
+
+    def first() -> str | None:
+        page.keyboard.press("Home")
+        return slider.get_attribute("aria-valuetext")
+
+    anna.wait_until(lambda: first() == "step -1: loss 9")  # once it is answered
     client.runs.fail(run, "out of memory")
     page.get_by_text("failed", exact=True).wait_for()
     page.get_by_text("out of memory").wait_for()

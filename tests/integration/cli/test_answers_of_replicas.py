@@ -12,9 +12,10 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.replica_report import ReplicaReport
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.feed import FeedReader
-from ml_core.registry.replicas import ReplicaReports
+from ml_core.registry.replicas import ReplicaReports, seen_replicas
 from support.replicas import damage, running_replica
 from support.tables import measures
+from support.waiting import wait_until
 
 OVER_HTTP = True
 
@@ -57,6 +58,7 @@ def test_a_promotion_says_that_each_replica_has_applied_it(
             ("rollouts", "unshadow", *model),
             ("withdraw", *model),
         ):
+            wait_until(lambda: {"a", "b"} <= {each.replica_id for each in seen_replicas(db)})
             done = mlcore(*verb)
             assert (done.code, "Replicas that have applied it: 2 of 2." in done.out) == (0, True), (verb, done)
         document = mlcore("promote", *model, "-v", "1", "--json").json

@@ -21,7 +21,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_core.domain.columns import ColumnKind, Columns, DateOrder, check_lengths
+from ml_core.domain.columns import ColumnKind, Columns, DateOrder
 from ml_core.domain.document import Document
 from ml_core.domain.intervals import Residuals
 from ml_core.domain.values import (
@@ -78,7 +78,7 @@ class InputColumn(Document):
     """One input column.
 
     Attributes:
-        name: The name in the training data, of at most ``MAX_NAME_CHARACTERS``.
+        name: The name in the training data.
         nullable: Whether a row may omit it or send null.
         categories: The values of a category that training saw, most frequent first; other values are accepted too.
         date_order: The order in dates such as ``01/02/2026``; None: such dates are refused.
@@ -95,7 +95,6 @@ class InputColumn(Document):
     _is_numeric: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_lengths([self.name])
         object.__setattr__(self, "_read_value", self._reader())
         object.__setattr__(self, "_is_numeric", self.kind.is_numeric)
 

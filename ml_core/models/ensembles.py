@@ -109,7 +109,7 @@ def _boosting(estimator: Any) -> Ensemble:
 
 
 def _lightgbm(estimator: Any) -> Ensemble:
-    from ml_core.models.tree_graph import Ensemble, leaf, tree_of
+    from ml_core.models.tree_graph import Ensemble, Tree, leaf
 
     trees, n_scores = [], estimator.n_outputs
     for number, fields in enumerate(estimator.trees()):
@@ -128,19 +128,11 @@ def _lightgbm(estimator: Any) -> Ensemble:
         threshold = np.where(np.abs(threshold) <= _ZERO, apart, threshold)
         # Where the training had no missing value, one is zero.
         missing_left = np.where(kinds >> 2 == 0, threshold >= 0, kinds & 2 != 0)
-        # Inner nodes are numbered from 0, and leaves from ~0 down; here the leaves follow the inner nodes.
-        n_inner = len(kinds)
-        left, right = (
-            np.concatenate([np.where(side < 0, n_inner + ~side, side), np.zeros(len(values), dtype=np.int64)])
-            for side in (fields[key].astype(np.int64) for key in ("left_child", "right_child"))
-        )
-        none = np.zeros(len(values))
-        is_leaf = np.arange(n_inner + len(values)) >= n_inner
-        feature, threshold, missing_left = (
-            np.concatenate([part, none]) for part in (fields["split_feature"], threshold, missing_left)
-        )
-        values = np.concatenate([np.zeros(n_inner), values]).reshape(-1, 1)
-        trees.append(tree_of((left, right), feature, threshold, missing_left, is_leaf, values, target))
+        children = [fields[key].astype(np.int64) for key in ("left_child", "right_child")]
+        # An inner node has its number, and a leaf the complement of its own.
+        sides = [np.where(child < 0, ~child, child) for child in children] + [child < 0 for child in children]
+        feature = fields["split_feature"].astype(np.int64)
+        trees.append(Tree(feature, threshold, *sides, missing_left, values.reshape(-1, 1), target))
     return Ensemble(trees, n_scores, is_rounded=False)
 
 

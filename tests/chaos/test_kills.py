@@ -90,7 +90,7 @@ def test_a_killed_haproxy_is_back_at_once(victim):
     with tenant.traffic("m", ROW) as report:
         keeps_answering(report)
         assert kill(processes_of(platform, "haproxy")) >= 1
-        wait_until(lambda: is_answered(tenant), 5)
+        wait_until(lambda: is_answered(tenant), 2)
         keeps_answering(report)
     assert all("can't be reached" in failure for failure in report.failures), report.failures
 
@@ -268,8 +268,8 @@ def test_a_killed_ray_is_back_by_itself(victim, jobs):
     before, job_id = platform.local.state, jobs.train("ray", TRAINING, promote_to="production").job_id
     wait_until(lambda: has_reached(jobs.get(job_id), "starting"), WITHIN_S)
     assert kill([*processes_of(platform, "raylet"), *processes_of(platform, "gcs_server")]) >= 1
-    wait_until(lambda: platform.local.state not in (None, before), 120)
-    wait_until(lambda: is_answered(tenant), 180)
+    wait_until(lambda: platform.local.state not in (None, before), 60)
+    wait_until(lambda: is_answered(tenant), 120)
     wait_until(lambda: platform.local.status().state == "running", 60)
     assert platform.local.state.http_port == before.http_port
     ends_in_one_version(platform, jobs, job_id)

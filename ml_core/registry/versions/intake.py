@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ml_core.domain.columns import check_lengths
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Compilation, Lineage, ModelVersion, RequiredModule, SelfTest, VersionDraft
 from ml_core.exceptions import ModelSaveError, RefusedArtifactError, UnsafeArtifactError
@@ -79,13 +80,15 @@ def draft_of(
     else:
         pipeline, outside = _load(data, trust)
         known = describe(pipeline, digest, model_type)
+    signature = submission.signature or known.signature
+    check_lengths(column.name for column in signature.inputs)
     self_test = submission.self_test
     if self_test is None:  # a self-test of other columns than the caller's signature proves nothing
         self_test = known.self_test if submission.signature is None else SelfTest((), ())
     draft = VersionDraft(
         model_id=ModelId(submission.model_id),
         model_type=known.model_type,
-        signature=submission.signature or known.signature,
+        signature=signature,
         self_test=self_test,
         version=None if submission.version is None else VersionId(submission.version),
         metrics=split_metrics(submission.metrics),

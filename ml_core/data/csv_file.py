@@ -25,7 +25,6 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from ml_core.data.table_file import GROUP_BYTES, group_rows, too_long_rows
-from ml_core.domain.columns import check_lengths
 from ml_core.domain.values import composed
 from ml_core.exceptions import Action, DataProcessingError
 
@@ -143,7 +142,6 @@ class CsvFile:
         while not names[-1]:
             names.pop()  # delimiters at the end of the line
         check_names(names, self.path)
-        check_lengths(names)
         return [name or f"Unnamed: {index}" for index, name in enumerate(names)], self.first_line + reader.line_num
 
     def _plain(self, lines: list[str], names: list[str]) -> tuple[list[Any], int] | None:

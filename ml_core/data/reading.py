@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from ml_core.data.csv_file import SUFFIXES, CsvFile, check_names, is_parquet, unreadable
 from ml_core.data.sources import check_encoding
 from ml_core.data.tables import frame_of
-from ml_core.domain.columns import check_lengths
 from ml_core.domain.values import is_missing
 from ml_core.exceptions import Action
 
@@ -140,7 +139,6 @@ def schema_of(schema: pa.Schema, path: Path | str) -> pa.Schema:
     """
     names = [name for name in schema.names if not name.startswith(_NAMELESS_INDEX)]
     check_names(names, path)  # pyarrow selects by name, and fails where there are two
-    check_lengths(names)
     fields = [*(schema.field(name) for name in names), *((name, pa.int64()) for name, _, _ in _counters(schema))]
     return pa.schema(fields)
 

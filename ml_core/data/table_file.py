@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ml_core.data.cells import has_decimal_comma, typed_series
 from ml_core.data.tables import frame_of, table_from_frame
+from ml_core.domain.columns import check_lengths
 from ml_core.exceptions import DataProcessingError, RequestTooLargeError
 
 EXPORT_SUFFIXES = (".parquet", ".csv")
@@ -73,6 +74,7 @@ class TableWriter:
     """
 
     def __init__(self, path: Path, schema: pa.Schema, *, cells: bool = False) -> None:
+        check_lengths(schema.names)
         self.schema = schema.remove_metadata()
         self.rows = 0
         self._group_rows = group_rows(len(schema))

@@ -130,8 +130,10 @@ def _lightgbm(estimator: Any) -> Ensemble:
         missing_left = np.where(kinds >> 2 == 0, threshold >= 0, kinds & 2 != 0)
         children = [fields[key].astype(np.int64) for key in ("left_child", "right_child")]
         # An inner node has its number, and a leaf the complement of its own.
-        sides = [np.where(child < 0, ~child, child) for child in children] + [child < 0 for child in children]
+        left, right = (np.where(child < 0, ~child, child) for child in children)
+        left_is_leaf, right_is_leaf = (child < 0 for child in children)
         feature = fields["split_feature"].astype(np.int64)
+        sides = left, right, left_is_leaf, right_is_leaf
         trees.append(Tree(feature, threshold, *sides, missing_left, values.reshape(-1, 1), target))
     return Ensemble(trees, n_scores, is_rounded=False)
 
